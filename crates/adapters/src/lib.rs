@@ -1,0 +1,1 @@
+//! Everything heavy: sources, databases, HTTP handlers.

@@ -1,0 +1,1 @@
+//! Counting again: witnesses, books, statements. Never imports the engine.

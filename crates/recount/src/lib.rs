@@ -1,0 +1,1 @@
+//! Consumes events and says what it did with every one of them.
