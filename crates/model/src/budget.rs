@@ -142,6 +142,7 @@ pub struct BudgetWindow {
     seen: u64,
     hits: VecDeque<u64>,
     buckets: VecDeque<(Timestamp, u64, u64)>,
+    in_buckets: (u64, u64),
     stand: BudgetStand,
 }
 
@@ -153,6 +154,7 @@ impl BudgetWindow {
             seen: 0,
             hits: VecDeque::new(),
             buckets: VecDeque::new(),
+            in_buckets: (0, 0),
             stand: BudgetStand::default(),
         }
     }
@@ -231,12 +233,15 @@ impl BudgetWindow {
             _ => self.buckets.push_back((at, count, hits)),
         }
         let oldest = at.0 - window_ms as i64;
-        while self.buckets.front().is_some_and(|b| b.0.0 <= oldest) {
+        self.in_buckets.0 += count;
+        self.in_buckets.1 += hits;
+        while let Some(&(_, gone, gone_hits)) = self.buckets.front().filter(|b| b.0.0 <= oldest) {
+            self.in_buckets.0 -= gone;
+            self.in_buckets.1 -= gone_hits;
             self.buckets.pop_front();
         }
         self.seen += count;
-        let total: u64 = self.buckets.iter().map(|b| b.1).sum();
-        let hits: u64 = self.buckets.iter().map(|b| b.2).sum();
+        let (total, hits) = self.in_buckets;
         self.stand.among = total;
         let exceeded = u128::from(hits) * 1_000_000 > u128::from(share_ppm) * u128::from(total);
         self.note(hits, exceeded, self.seen.saturating_sub(1));
