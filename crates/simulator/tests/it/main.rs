@@ -1,0 +1,5 @@
+//! The simulated file system under real SQLite.
+
+#![allow(clippy::unwrap_used)]
+
+mod filesystem;
