@@ -1,0 +1,169 @@
+//! Building and running programs, and what a run cost.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The workspace's folder.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Cargo's output folder.
+pub fn target() -> PathBuf {
+    let set = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    root().join(set.unwrap_or_else(|| PathBuf::from("target")))
+}
+
+/// `cargo`, in the workspace's folder.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Builds a package's binary of the same name with the release profile and returns its path.
+///
+/// # Errors
+/// Where it doesn't build; the compiler's messages went to standard error.
+pub fn build(package: &str) -> Result<PathBuf> {
+    let status =
+        cargo().args(["build", "--quiet", "--release", "--package", package, "--bin", package]).status()?;
+    if !status.success() {
+        bail!("{package} does not build");
+    }
+    let path = target().join("release").join(package);
+    if !path.exists() {
+        bail!("cargo built {package}, but {} is not there", path.display());
+    }
+    Ok(path)
+}
+
+/// What a finished run left and cost.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// From start to exit.
+    pub wall: Duration,
+    /// User and system time of all its threads; the kernel counts it in hundredths of a second.
+    pub cpu_seconds: f64,
+    /// The high-water mark of its resident memory, sampled every 10 ms.
+    pub peak_rss_bytes: u64,
+    /// What it wrote.
+    pub stdout: String,
+    /// What it wrote.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The last line of standard output as JSON.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        let text = self.stdout.trim();
+        serde_json::from_str(text)
+            .or_else(|_| serde_json::from_str(text.lines().last().unwrap_or_default()))
+            .with_context(|| format!("no JSON on standard output: {}", self.tail()))
+    }
+
+    /// Fails unless it ended well.
+    pub fn expect_success(self, what: &str) -> Result<Self> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        bail!("{what} ended with {}: {}", self.status, self.tail())
+    }
+
+    /// The end of what it wrote, for a message.
+    pub fn tail(&self) -> String {
+        let mut lines: Vec<&str> = self.stdout.lines().chain(self.stderr.lines()).collect();
+        let skipped = lines.len().saturating_sub(12);
+        lines.drain(..skipped);
+        lines.join("\n")
+    }
+}
+
+/// Runs a command to its end and measures it.
+pub fn run(command: &mut Command) -> Result<Finished> {
+    let output = tempfile::tempdir()?;
+    let (stdout, stderr) = (output.path().join("stdout"), output.path().join("stderr"));
+    command.stdin(Stdio::null()).stdout(fs::File::create(&stdout)?).stderr(fs::File::create(&stderr)?);
+    let begun = Instant::now();
+    let mut child = command.spawn().with_context(|| format!("can't start {:?}", command.get_program()))?;
+    let process = child.id();
+    let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let sampler = std::thread::spawn({
+        let (done, peak) = (Arc::clone(&done), Arc::clone(&peak));
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                peak.fetch_max(peak_rss_bytes(process), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    let pid = Pid::from_child(&child);
+    // Left unreaped for a moment, so that what it used can still be read.
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+    let wall = begun.elapsed();
+    let cpu_seconds = cpu_seconds(process);
+    done.store(true, Ordering::Relaxed);
+    let status = child.wait()?;
+    // It only sleeps and reads a file; it has nothing to panic about.
+    let _ = sampler.join();
+    Ok(Finished {
+        status,
+        wall,
+        cpu_seconds,
+        peak_rss_bytes: peak.load(Ordering::Relaxed),
+        stdout: String::from_utf8_lossy(&fs::read(&stdout)?).into_owned(),
+        stderr: String::from_utf8_lossy(&fs::read(&stderr)?).into_owned(),
+    })
+}
+
+/// `VmHWM` of a living process (proc(5)); 0 where it can't be read.
+fn peak_rss_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// `utime` and `stime` of proc(5); 0 where they can't be read.
+fn cpu_seconds(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The program's name stands in parentheses and may hold anything; the numbers follow it.
+    let numbers = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Bytes of all files in a folder and its subfolders.
+pub fn folder_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).with_context(|| format!("can't read {}", folder.display()))? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { folder_bytes(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_tells_its_output_memory_and_time() {
+        let finished =
+            run(Command::new("sh").args(["-c", "sleep 0.1; echo said; echo '{\"a\":1}'; exit 3"])).unwrap();
+        assert_eq!(finished.status.code(), Some(3));
+        assert_eq!(finished.json().unwrap()["a"], 1);
+        assert!(finished.wall >= Duration::from_millis(100), "{finished:?}");
+        assert!(finished.peak_rss_bytes > 100_000, "{finished:?}");
+        assert!(finished.expect_success("it").is_err());
+    }
+}
