@@ -142,6 +142,10 @@ pub struct FlowSpec {
     pub breaker: BreakerSpec,
     /// Every reason that the flow may give, built-in ones included, with its budget. Flags too.
     pub budgets: BTreeMap<ReasonCode, Budget>,
+    /// The id comes from a secret field: it isn't shown in logs.
+    pub id_is_secret: bool,
+    /// The key comes from a secret field: it isn't shown in logs.
+    pub key_is_secret: bool,
     /// Bodies of skipped events are kept up to this many bytes; 0 keeps none.
     pub keep_skipped_bytes_max: usize,
     /// At most so many committed batches may wait for the ledger.

@@ -1,0 +1,143 @@
+//! The ledger as the loop sees it: appends of several partitions share one durable commit.
+
+use crate::clock::Clock;
+use recount_ledger::{EncodedBatch, LedgerError, LedgerStore};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, mpsc};
+use tokio::sync::oneshot;
+
+/// At most so many batches share a commit.
+const BATCHES_A_COMMIT_MAX: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut dyn LedgerStore) + Send>;
+
+enum Request {
+    Append(EncodedBatch, oneshot::Sender<Result<(), Arc<LedgerError>>>),
+    Job(Job),
+}
+
+enum Inner {
+    /// On the caller's own thread, when the future is polled: for the simulator.
+    Inline(Mutex<Box<dyn LedgerStore>>),
+    /// On a thread of the ledger's own.
+    Threaded(Mutex<mpsc::Sender<Request>>),
+}
+
+/// Writes the ledger for every partition of every flow. Clones share it.
+#[derive(Clone)]
+pub struct Book {
+    inner: Arc<Inner>,
+    clock: Arc<dyn Clock>,
+}
+
+/// An append on its way; it is durable when this resolves to `Ok`.
+pub type Pending = Pin<Box<dyn Future<Output = Result<(), Arc<LedgerError>>> + Send>>;
+
+impl Book {
+    /// Gives the store a thread of its own.
+    pub fn threaded(store: Box<dyn LedgerStore>, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let (requests, inbox) = mpsc::channel();
+        let thread_clock = Arc::clone(&clock);
+        std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || serve(store, &inbox, thread_clock.as_ref()))?;
+        Ok(Self { inner: Arc::new(Inner::Threaded(Mutex::new(requests))), clock })
+    }
+
+    /// Runs the store on the thread that polls.
+    pub fn inline(store: Box<dyn LedgerStore>, clock: Arc<dyn Clock>) -> Self {
+        Self { inner: Arc::new(Inner::Inline(Mutex::new(store))), clock }
+    }
+
+    /// Puts a batch in line. Batches of a partition must be given in the order of their seq.
+    pub fn append(&self, batch: EncodedBatch) -> Pending {
+        match self.inner.as_ref() {
+            Inner::Inline(_) => {
+                let book = self.clone();
+                Box::pin(async move { book.append_inline(batch) })
+            }
+            Inner::Threaded(requests) => {
+                let (done, answer) = oneshot::channel();
+                send(requests, Request::Append(batch, done));
+                Box::pin(async move { answer.await.unwrap_or_else(|_| Err(Arc::new(gone()))) })
+            }
+        }
+    }
+
+    fn append_inline(&self, batch: EncodedBatch) -> Result<(), Arc<LedgerError>> {
+        match self.inner.as_ref() {
+            Inner::Inline(store) => {
+                let mut store = store.lock().map_err(|_| Arc::new(gone()))?;
+                store.append(&[batch], self.clock.now()).map_err(Arc::new)
+            }
+            Inner::Threaded(_) => Err(Arc::new(gone())),
+        }
+    }
+
+    /// Asks or tells the store something else, in line with the appends.
+    pub async fn with<R: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut dyn LedgerStore) -> Result<R, LedgerError> + Send + 'static,
+    ) -> Result<R, Arc<LedgerError>> {
+        match self.inner.as_ref() {
+            Inner::Inline(store) => {
+                let mut store = store.lock().map_err(|_| Arc::new(gone()))?;
+                ask(store.as_mut()).map_err(Arc::new)
+            }
+            Inner::Threaded(requests) => {
+                let (done, answer) = oneshot::channel();
+                let job: Job = Box::new(move |store| {
+                    // A caller that was cancelled no longer wants the answer.
+                    drop(done.send(ask(store).map_err(Arc::new)));
+                });
+                send(requests, Request::Job(job));
+                answer.await.unwrap_or_else(|_| Err(Arc::new(gone())))
+            }
+        }
+    }
+}
+
+/// A request that can't be sent is dropped with its answer's sender, which the caller sees as `gone`.
+fn send(requests: &Mutex<mpsc::Sender<Request>>, request: Request) {
+    if let Ok(requests) = requests.lock() {
+        drop(requests.send(request));
+    }
+}
+
+fn gone() -> LedgerError {
+    LedgerError::Poisoned("its thread ended".into())
+}
+
+fn serve(mut store: Box<dyn LedgerStore>, inbox: &mpsc::Receiver<Request>, clock: &dyn Clock) {
+    let mut next = inbox.recv().ok();
+    while let Some(request) = next.take() {
+        match request {
+            Request::Job(job) => job(store.as_mut()),
+            Request::Append(batch, done) => {
+                let mut batches = vec![batch];
+                let mut waiting = vec![done];
+                while batches.len() < BATCHES_A_COMMIT_MAX {
+                    match inbox.try_recv() {
+                        Ok(Request::Append(batch, done)) => {
+                            batches.push(batch);
+                            waiting.push(done);
+                        }
+                        Ok(job) => {
+                            next = Some(job);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                let result = store.append(&batches, clock.now()).map_err(Arc::new);
+                for done in waiting {
+                    drop(done.send(result.clone()));
+                }
+            }
+        }
+        if next.is_none() {
+            next = inbox.recv().ok();
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One partition's loop: what can wake it, and what it does then.
+
+mod commit;
+mod intake;
+mod replay;
+
+use crate::book::Pending;
+use crate::clock::Jitter;
+use crate::duplicates::DuplicateWindow;
+use crate::effect::Claim;
+use crate::feed::{Checking, Fed, Feed, FeedSettings, Settler};
+use crate::flow::FlowShared;
+use crate::hold::Hold;
+use crate::plan::{Progress, Underway};
+use crate::probe::Step;
+use crate::source::{Delivery, Source, SourceError, SourcePartition};
+use crate::start::{StartError, Stop, ledger_stop, start};
+use recount_ledger::LedgerError;
+use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, reason};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+pub(crate) use replay::replay_alone;
+pub use replay::{ReplayBatch, ReplayEvent, ReplayFrom, ReplayReceipt};
+
+/// What can wake the loop.
+enum Wake {
+    Shutdown,
+    LedgerDone(Result<(), Arc<LedgerError>>),
+    Command(Command),
+    RetryDue,
+    Fed(Option<Result<Fed, SourceError>>),
+    PauseChanged,
+}
+
+/// What an operator can ask of a partition.
+pub(crate) enum Command {
+    /// Keys that wait for an operator go on.
+    ResumeKeys,
+    /// Decide these events anew.
+    Replay(ReplayBatch),
+}
+/// How a partition ended.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    /// Nothing more will come, and everything that can be decided is.
+    Drained,
+    /// It was asked to.
+    ShutDown,
+    /// It can't go on.
+    Stopped(Stop),
+    /// A commit's outcome is unknown: begin again from the arbiter's row.
+    Restart,
+}
+
+impl From<Stop> for Exit {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum HoldKey {
+    Key(Box<str>),
+    /// An event without a key waits alone.
+    Offset(u64),
+}
+
+struct InLedger {
+    record: Arc<BatchRecord>,
+    pending: Pending,
+}
+
+/// One partition that this process owns.
+pub(crate) struct PartitionLoop {
+    at: PartitionId,
+    shared: Arc<FlowShared>,
+    checking: Checking,
+    claim: Claim,
+    progress: Progress,
+    hold: Hold<HoldKey, Underway>,
+    window: DuplicateWindow,
+    /// Taken and not settled yet, by offset.
+    deliveries: BTreeMap<u64, Delivery>,
+    settler: Option<Settler>,
+    in_ledger: VecDeque<InLedger>,
+    ledger_has_seq: u64,
+    jitter: Jitter,
+    unclean: bool,
+    is_hold_full_told: bool,
+}
+
+/// Runs a partition until it is drained, asked to stop, or can't go on.
+pub(crate) async fn run(
+    source: &dyn Source,
+    place: &SourcePartition,
+    at: PartitionId,
+    shared: Arc<FlowShared>,
+    mut commands: mpsc::Receiver<Command>,
+) -> Exit {
+    loop {
+        let mut partition = match PartitionLoop::start(at.clone(), Arc::clone(&shared)).await {
+            Ok(partition) => partition,
+            Err(exit) => return exit,
+        };
+        match partition.run(source, place, &mut commands).await {
+            Exit::Restart => {
+                tracing::warn!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+                    "begins again from the arbiter's row");
+            }
+            exit => return exit,
+        }
+    }
+}
+
+impl PartitionLoop {
+    async fn start(at: PartitionId, shared: Arc<FlowShared>) -> Result<Self, Exit> {
+        let mut wait_ms = shared.spec.away_backoff_first_ms;
+        let started = loop {
+            let effect = shared.effect.as_ref();
+            match start(&at, effect, &shared.book, shared.start_options, shared.guards).await {
+                Ok(started) => break started,
+                Err(StartError::Stop(stop)) => return Err(stop.into()),
+                Err(StartError::Away(why)) => shared.tell_away(&at, &why, wait_ms).await,
+            }
+            if shared.wait_or_shutdown(wait_ms).await {
+                return Err(Exit::ShutDown);
+            }
+            wait_ms = (wait_ms * 2).min(shared.spec.away_backoff_max_ms);
+        };
+        shared.tell_back();
+        let spec = Arc::clone(&shared.spec);
+        let mut window = DuplicateWindow::new(spec.dedupe_events);
+        let recent = {
+            let (at, events_max) = (at.clone(), spec.dedupe_events);
+            shared.book.with(move |store| store.recent(&at, events_max)).await
+        };
+        window.fill(recent.map_err(|error| Exit::from(ledger_stop(&error)))?);
+        let taken = started.taken;
+        if started.redone_batches > 0 {
+            tracing::info!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+                batches = started.redone_batches, "the ledger took over what was committed before a crash");
+        }
+        let mut partition = Self {
+            checking: Checking { checks: Arc::clone(&shared.checks), partition: at.partition.clone() },
+            claim: Claim { epoch: taken.epoch, expected_seq: taken.seq },
+            progress: started.progress,
+            hold: Hold::new(spec.hold),
+            window,
+            deliveries: BTreeMap::new(),
+            settler: None,
+            in_ledger: VecDeque::new(),
+            ledger_has_seq: taken.seq,
+            jitter: Jitter::new(shared.seed ^ taken.epoch),
+            unclean: taken.existed && !taken.clean,
+            is_hold_full_told: false,
+            at,
+            shared,
+        };
+        if let Some((from, to)) = started.unrecorded {
+            let cause = "the ledger was lost; adopted by an operator".to_owned();
+            let gap = Gap { from, to, kind: GapKind::Unrecorded, cause };
+            partition.run_batch(Vec::new(), vec![gap], partition.shared.clock.now()).await?;
+            partition.wait_for_ledger(0).await?;
+        }
+        Ok(partition)
+    }
+
+    async fn run(
+        &mut self,
+        source: &dyn Source,
+        place: &SourcePartition,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Exit {
+        let reader = match source.open(place, self.progress.next_offset).await {
+            Ok(reader) => reader,
+            Err(error) => return source_stop(&self.at, error).into(),
+        };
+        let limits = self.shared.spec.take;
+        let settings = FeedSettings {
+            limits,
+            unchecked_first: if self.unclean { limits.events_max } else { 0 },
+            checking: self.checking.clone(),
+            clock: Arc::clone(&self.shared.clock),
+            probe: Arc::clone(&self.shared.probe),
+        };
+        let mut feed = Feed::start(reader, settings);
+        self.settler = Some(feed.settler());
+        match self.work(&mut feed, commands).await {
+            Err(Exit::Drained) => match self.leave().await {
+                Exit::ShutDown => Exit::Drained,
+                exit => exit,
+            },
+            Err(Exit::ShutDown) => self.leave().await,
+            Err(exit) => exit,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn work(
+        &mut self,
+        feed: &mut Feed,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<std::convert::Infallible, Exit> {
+        let mut shutdown = self.shared.shutdown.clone();
+        let mut paused = self.shared.paused.subscribe();
+        let mut drained = false;
+        loop {
+            self.update_stats();
+            if drained && self.deliveries.is_empty() && self.in_ledger.is_empty() {
+                return Err(Exit::Drained);
+            }
+            if drained
+                && self.in_ledger.is_empty()
+                && self.hold.events() > 0
+                && self.hold.next_due().is_none()
+            {
+                return Err(Exit::Drained);
+            }
+            self.shared.probe.reached(Step::Idle);
+            match self.wake(feed, commands, &mut shutdown, &mut paused, drained).await {
+                Wake::Shutdown => return Err(Exit::ShutDown),
+                Wake::PauseChanged => {}
+                Wake::LedgerDone(result) => self.ledger_done(result)?,
+                Wake::Command(Command::ResumeKeys) => {
+                    self.hold.resume_all(Instant::now());
+                }
+                Wake::Command(Command::Replay(batch)) => self.replay(batch).await?,
+                Wake::RetryDue => {
+                    let events = self.take_due();
+                    self.run_batch(events, Vec::new(), self.shared.clock.now()).await?;
+                }
+                Wake::Fed(None) => drained = true,
+                Wake::Fed(Some(Err(SourceError::Away(why)))) => {
+                    tracing::warn!(target: "recount::flow", flow = %self.at.flow, partition = %self.at.partition,
+                        "the source is away: {why}");
+                }
+                Wake::Fed(Some(Err(error))) => return Err(source_stop(&self.at, error).into()),
+                Wake::Fed(Some(Ok(fed))) => {
+                    drained = fed.drained;
+                    self.take(fed).await?;
+                }
+            }
+        }
+    }
+
+    async fn wake(
+        &mut self,
+        feed: &mut Feed,
+        commands: &mut mpsc::Receiver<Command>,
+        shutdown: &mut watch::Receiver<bool>,
+        paused: &mut watch::Receiver<Option<String>>,
+        drained: bool,
+    ) -> Wake {
+        if *shutdown.borrow_and_update() {
+            return Wake::Shutdown;
+        }
+        let may_work = paused.borrow_and_update().is_none();
+        let ledger_keeps_up = self.in_ledger.len() < self.shared.spec.ledger_batches_waiting_max;
+        let may_take = may_work && ledger_keeps_up && !drained && !self.is_hold_full();
+        let due = if may_work && ledger_keeps_up { self.hold.next_due() } else { None };
+        let due_at = due.unwrap_or_else(Instant::now);
+        let oldest = self.in_ledger.front_mut();
+        let has_oldest = oldest.is_some();
+        let ledger_done = async {
+            match oldest {
+                Some(oldest) => oldest.pending.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = shutdown.changed() => Wake::Shutdown,
+            done = ledger_done, if has_oldest => Wake::LedgerDone(done),
+            Some(command) = commands.recv() => Wake::Command(command),
+            () = tokio::time::sleep_until(due_at), if due.is_some() => Wake::RetryDue,
+            fed = feed.batches.recv(), if may_take => Wake::Fed(fed),
+            _ = paused.changed() => Wake::PauseChanged,
+        }
+    }
+
+    fn is_hold_full(&mut self) -> bool {
+        let full = self.hold.is_full();
+        if full && !self.is_hold_full_told {
+            tracing::warn!(target: "recount::flow", flow = %self.at.flow, partition = %self.at.partition,
+                reason = reason::HOLD_FULL.as_str(), held = self.hold.events(),
+                "takes no more until held keys go on: {} events wait behind {} keys", self.hold.events(),
+                self.hold.keys());
+        }
+        self.is_hold_full_told = full;
+        full
+    }
+
+    async fn leave(&mut self) -> Exit {
+        if let Err(exit) = self.wait_for_ledger(0).await {
+            return exit;
+        }
+        self.update_stats();
+        if let Err(fault) = self.shared.effect.release(&self.at, self.claim).await {
+            // The next owner goes one by one for a batch; nothing is lost by that.
+            tracing::debug!(target: "recount::flow", flow = %self.at.flow, "not released cleanly: {fault}");
+        }
+        Exit::ShutDown
+    }
+
+    fn update_stats(&self) {
+        let partition = self.at.partition.to_string();
+        let (open, held) = (self.deliveries.len() as u64, self.hold.events() as u64);
+        self.shared.stats.update(|counts| {
+            counts.open.insert(partition.clone(), open);
+            counts.held.insert(partition, held);
+        });
+    }
+}
+fn hold_key(underway: &Underway) -> HoldKey {
+    match &underway.meta().key {
+        Some(key) => HoldKey::Key(key.clone()),
+        None => HoldKey::Offset(underway.offset),
+    }
+}
+fn source_stop(at: &PartitionId, error: SourceError) -> Stop {
+    Stop::new(reason::SOURCE_CHANGED, format!("{at}: {error}"))
+}
+
+/// The flow of a partition, for messages.
+pub(crate) fn partition_id(flow: &FlowName, place: &SourcePartition) -> PartitionId {
+    PartitionId { flow: flow.clone(), source: place.source.clone(), partition: place.partition.clone() }
+}

@@ -1,0 +1,167 @@
+//! Deciding events anew: a correction names the decision that it replaces.
+
+use super::{Exit, PartitionLoop};
+use crate::duplicates::Seen;
+use crate::effect::Replay;
+use crate::flow::FlowShared;
+use crate::plan::{Judged, Underway};
+use crate::start::Stop;
+use recount_checks::{RawEvent, Refused};
+use recount_model::{Decision, Meta, PartitionId, Verdict, reason};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// One event to be decided anew.
+#[derive(Debug, Clone)]
+pub struct ReplayEvent {
+    /// The seq of the batch whose decision is replaced.
+    pub corrects_seq: u64,
+    /// What it is decided from.
+    pub from: ReplayFrom,
+}
+
+/// What an event is decided anew from.
+#[derive(Debug, Clone)]
+pub enum ReplayFrom {
+    /// The event as delivered: it goes through checks and effect.
+    Delivered(RawEvent),
+    /// The decision that is replaced, and the verdict that an operator gives in its place.
+    Operator {
+        /// The decision.
+        decision: Box<Decision>,
+        /// The new verdict; never `Applied` or `Retry`.
+        verdict: Verdict,
+    },
+}
+
+/// Events to be decided anew.
+pub struct ReplayBatch {
+    /// The replay.
+    pub replay_id: u64,
+    /// The events.
+    pub events: Vec<ReplayEvent>,
+    /// Is told the outcome.
+    pub done: oneshot::Sender<Result<ReplayReceipt, Stop>>,
+}
+
+/// What a replay came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplayReceipt {
+    /// New decisions by verdict and reason, as `applied`, `skipped zero_quantity` …
+    pub decided: BTreeMap<String, u64>,
+    /// Events whose replay had been committed before.
+    pub already: u64,
+}
+/// Decides events of a partition anew that no loop runs.
+pub(crate) async fn replay_alone(at: PartitionId, shared: Arc<FlowShared>, batch: ReplayBatch) {
+    match PartitionLoop::start(at, shared).await {
+        Err(Exit::Stopped(stop)) => drop(batch.done.send(Err(stop))),
+        Err(_) => {
+            let stop = Stop::new(reason::EFFECTS_AWAY, "the flow was stopped before the replay began");
+            drop(batch.done.send(Err(stop)));
+        }
+        Ok(mut partition) => {
+            partition.unclean = false;
+            let exit = match partition.replay(batch).await {
+                Ok(()) => partition.leave().await,
+                Err(exit) => exit,
+            };
+            if let Exit::Stopped(stop) = exit {
+                tracing::error!(target: "recount::flow", "{stop}");
+            }
+        }
+    }
+}
+
+impl PartitionLoop {
+    pub(super) async fn replay(&mut self, batch: ReplayBatch) -> Result<(), Exit> {
+        let ReplayBatch { replay_id, events, done } = batch;
+        let mut receipt = ReplayReceipt::default();
+        for chunk in events.chunks(self.shared.spec.take.events_max.max(1)) {
+            let underway: Vec<_> = chunk.iter().map(|event| self.replayed(replay_id, event)).collect();
+            let asked = underway.len() as u64;
+            let decided = match self.run_batch(underway, Vec::new(), self.shared.clock.now()).await {
+                Ok(()) => self.in_ledger.back().map(|last| Arc::clone(&last.record)),
+                Err(exit) => {
+                    if let Exit::Stopped(stop) = &exit {
+                        drop(done.send(Err(stop.clone())));
+                    }
+                    return Err(exit);
+                }
+            };
+            let record = decided.expect("a batch that was just committed waits for the ledger");
+            receipt.already += asked - record.decisions.len() as u64;
+            for decision in &record.decisions {
+                *receipt.decided.entry(decision.fate.to_string()).or_default() += 1;
+            }
+        }
+        self.wait_for_ledger(0).await?;
+        // Whoever asked may have gone; the receipt stands in the ledger.
+        drop(done.send(Ok(receipt)));
+        Ok(())
+    }
+
+    fn replayed(&self, replay_id: u64, event: &ReplayEvent) -> Underway {
+        let replay = Some(Replay { replay_id, corrects_seq: event.corrects_seq });
+        match &event.from {
+            ReplayFrom::Delivered(raw) => self.refuse_applied_elsewhere(Underway {
+                offset: raw.offset,
+                payload: Arc::clone(&raw.payload),
+                payload_bytes: raw.payload_bytes,
+                headers: raw.headers.as_slice().into(),
+                judged: self.shared.checks.check(raw.clone()).into(),
+                attempt: 1,
+                failed: Vec::new(),
+                is_duplicate: false,
+                linked_to: None,
+                replay,
+            }),
+            ReplayFrom::Operator { decision, verdict } => Underway {
+                offset: decision.offset,
+                payload: Arc::new([]),
+                payload_bytes: 0,
+                headers: Arc::new([]),
+                judged: Judged::Refused(Box::new(self.by_operator(decision, verdict))),
+                attempt: 1,
+                failed: Vec::new(),
+                is_duplicate: !decision.received,
+                linked_to: None,
+                replay,
+            },
+        }
+    }
+
+    fn by_operator(&self, decision: &Decision, verdict: &Verdict) -> Refused {
+        Refused {
+            verdict: verdict.clone(),
+            evidence: serde_json::json!({ "was": decision.fate.to_string() }).to_string().into(),
+            meta: Meta {
+                id: decision.event_id.clone(),
+                key: decision.key.clone(),
+                time: decision.event_time,
+                partition: self.at.partition.as_str().into(),
+                offset: decision.offset,
+                ..Meta::default()
+            },
+            payload_hash: decision.payload_hash,
+            flags: decision.flags.clone(),
+            decoded: decision.received,
+            measures: decision.measures.clone(),
+        }
+    }
+
+    /// A dead letter whose event came again and was applied must not be applied twice.
+    fn refuse_applied_elsewhere(&self, mut underway: Underway) -> Underway {
+        let Some(id) = underway.meta().id.clone() else { return underway };
+        if let Seen::Duplicate(first) = self.window.look(&id, underway.offset, underway.payload_hash()) {
+            let sentence = format!("{} was decided at {}/{}", self.shown(&id), self.at, first.offset);
+            underway.is_duplicate = true;
+            underway.refuse(
+                Verdict::skip(reason::DUPLICATE, sentence),
+                serde_json::json!({ "first": self.at.position(first.offset).to_string() }).to_string(),
+            );
+        }
+        underway
+    }
+}

@@ -1,0 +1,177 @@
+//! Starting a partition: the arbiter's row R against the ledger L. The broker's committed offset is never
+//! asked where to begin.
+
+use crate::book::Book;
+use crate::effect::{Effect, EffectFault, Taken};
+use crate::plan::Progress;
+use crate::probe::Guards;
+use recount_ledger::{EncodedBatch, LedgerError, Mark};
+use recount_model::{GapKind, PartitionId, ReasonCode, reason};
+use std::sync::Arc;
+
+/// Why a partition can't go on. The flow stops and says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Stop {
+    /// The finding.
+    pub reason: ReasonCode,
+    /// What was seen and what to do next.
+    pub sentence: String,
+}
+
+impl Stop {
+    pub(crate) fn new(reason: ReasonCode, sentence: impl Into<String>) -> Self {
+        Self { reason, sentence: sentence.into() }
+    }
+}
+
+/// Why starting did not work out.
+#[derive(Debug)]
+pub enum StartError {
+    /// It can't be started as things are.
+    Stop(Stop),
+    /// The effect's database is away; try again later.
+    Away(String),
+}
+
+impl From<EffectFault> for StartError {
+    fn from(fault: EffectFault) -> Self {
+        match fault {
+            EffectFault::Foreign(sentence) => Self::Stop(Stop::new(reason::LEDGER_FOREIGN, sentence)),
+            EffectFault::NotMine => {
+                Self::Stop(Stop::new(reason::PARTITION_TAKEN, "another process took the partition"))
+            }
+            EffectFault::Again(why) | EffectFault::Away(why) | EffectFault::CommitUnknown(why) => {
+                Self::Away(why)
+            }
+        }
+    }
+}
+
+impl From<Arc<LedgerError>> for StartError {
+    fn from(error: Arc<LedgerError>) -> Self {
+        Self::Stop(ledger_stop(&error))
+    }
+}
+
+/// The stop that a failing ledger means.
+pub(crate) fn ledger_stop(error: &LedgerError) -> Stop {
+    let code = match error {
+        LedgerError::Corrupt(_) => reason::LEDGER_CORRUPT,
+        _ => reason::LEDGER_FULL,
+    };
+    Stop::new(
+        code,
+        format!("{error}; nothing was lost: the flow goes on from its own record once this is mended"),
+    )
+}
+
+/// A partition that is ours.
+#[derive(Debug)]
+pub struct Started {
+    /// The arbiter's row.
+    pub taken: Taken,
+    /// Where it stands.
+    pub progress: Progress,
+    /// Positions consumed without a record, to be recorded as such by the first batch (`--adopt`).
+    pub unrecorded: Option<(u64, u64)>,
+    /// Batches that were committed and now stand in the ledger too.
+    pub redone_batches: u64,
+}
+
+/// What the start may do beyond the usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Records a range that the ledger lost as `unrecorded`, for ever unprovable.
+    pub adopt: bool,
+}
+
+/// Takes the partition and brings the ledger up to the arbiter's row.
+pub async fn start(
+    at: &PartitionId,
+    effect: &dyn Effect,
+    book: &Book,
+    options: StartOptions,
+    guards: Guards,
+) -> Result<Started, StartError> {
+    let (ledger_id, mark) = {
+        let at = at.clone();
+        book.with(move |store| Ok((store.id(), store.mark(&at)?))).await?
+    };
+    let before = effect.peek(at).await?;
+    if before.is_none()
+        && let Some(mark) = &mark
+    {
+        return Err(StartError::Stop(rolled_back(at, 0, 0, mark)));
+    }
+    let taken = effect.take(at, &ledger_id).await?;
+    let ledger_seq = mark.as_ref().map_or(0, |m| m.seq);
+    if let Some(mark) = mark.as_ref().filter(|m| m.seq > taken.seq) {
+        return Err(StartError::Stop(rolled_back(at, taken.seq, taken.next_offset, mark)));
+    }
+    let progress = Progress { next_offset: taken.next_offset, decided_above: taken.decided_above.clone() };
+    let mut started = Started { taken, progress, unrecorded: None, redone_batches: 0 };
+    if started.taken.seq > ledger_seq {
+        redo(at, effect, book, mark, options, guards, &mut started).await?;
+    }
+    Ok(started)
+}
+
+fn rolled_back(at: &PartitionId, seq: u64, next_offset: u64, mark: &Mark) -> Stop {
+    Stop::new(
+        reason::EFFECTS_ROLLED_BACK,
+        format!(
+            "{at}: the ledger holds decisions up to batch {}, offset {}, but the database only knows batch {seq}, \
+             offset {next_offset}: it was restored from earlier, or is another one. To apply the events from {at}/{next_offset} \
+             to {at}/{} again: recount ledger recover --reapply; to accept that their effects are gone: \
+             recount ledger recover --accept",
+            mark.seq,
+            mark.next_offset,
+            mark.next_offset.saturating_sub(1),
+        ),
+    )
+}
+
+async fn redo(
+    at: &PartitionId,
+    effect: &dyn Effect,
+    book: &Book,
+    mark: Option<Mark>,
+    options: StartOptions,
+    guards: Guards,
+    started: &mut Started,
+) -> Result<(), StartError> {
+    let ledger_seq = mark.as_ref().map_or(0, |m| m.seq);
+    if !guards.redo_from_batch_rows {
+        return Ok(());
+    }
+    let stored = effect.stored_batches(at, ledger_seq).await?;
+    let whole = stored.iter().map(|(seq, _)| *seq).eq(ledger_seq + 1..=started.taken.seq);
+    if whole {
+        for (seq, bytes) in stored {
+            let record = recount_ledger::codec::decode(&bytes).map_err(|error| {
+                let sentence = format!("{at}: batch {seq} in recount_batch can't be read: {error}");
+                StartError::Stop(Stop::new(reason::LEDGER_CORRUPT, sentence))
+            })?;
+            assert_eq!((&record.at, record.seq), (at, seq), "a batch row holds the batch that it names");
+            book.append(EncodedBatch { record: Arc::new(record), bytes: bytes.into() }).await?;
+            started.redone_batches += 1;
+        }
+        return Ok(());
+    }
+    let from = mark.map_or(0, |m| m.next_offset);
+    let to = started.taken.next_offset;
+    if !options.adopt {
+        let sentence = format!(
+            "{at}: the database knows batch {}, but the ledger only batch {ledger_seq}, and the batches between are \
+             gone: the ledger was lost or restored from earlier. What became of {at}/{from} to {at}/{} can't be \
+             proven any more. To go on and record them as {} for ever: recount run --adopt",
+            started.taken.seq,
+            to.saturating_sub(1),
+            GapKind::Unrecorded.word(),
+        );
+        return Err(StartError::Stop(Stop::new(reason::POSITIONS_UNRECORDED, sentence)));
+    }
+    started.unrecorded = Some((from, to));
+    Ok(())
+}
