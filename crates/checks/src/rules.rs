@@ -57,7 +57,7 @@ pub struct MeasureRule {
 }
 
 /// Everything that decides about an event before its effect.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct FlowRules {
     /// How bytes become an event.
     pub decode: Decode,
@@ -85,6 +85,27 @@ pub struct FlowRules {
     pub measures: Vec<MeasureRule>,
     /// Paths such as `event.customer_id`; their values never reach evidence or sentences.
     pub secret: Vec<String>,
+}
+
+impl Default for FlowRules {
+    /// JSON up to a mebibyte and 64 levels deep; no rules.
+    fn default() -> Self {
+        Self {
+            decode: Decode::default(),
+            payload_bytes_max: 1 << 20,
+            depth_max: 64,
+            id: None,
+            event_type: None,
+            time: None,
+            key: None,
+            schema: None,
+            ignore: Vec::new(),
+            checks: Vec::new(),
+            routes: Vec::new(),
+            measures: Vec::new(),
+            secret: Vec::new(),
+        }
+    }
 }
 
 /// A rule that can't be used, and what to write instead.
