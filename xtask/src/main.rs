@@ -1,9 +1,15 @@
 //! The project's own chores.
 
+mod bench;
+mod example;
+mod inventory;
+mod kill;
 mod orders;
 mod program;
+mod random;
 mod shop;
 mod tidy;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,11 +30,20 @@ struct Arguments {
 enum Chore {
     /// Check what the workspace promises of its own shape: edges, docs, reasons with pages, lengths.
     Tidy,
+    /// Run an example from scratch and show what came of it.
+    Example(example::Options),
+    /// Kill `recount run` at random instants, and compare the end with an undisturbed one.
+    Kill(kill::Options),
+    /// Measure what Recount costs beside a consumer written by hand.
+    Bench(bench::Options),
 }
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     match arguments.chore {
         Chore::Tidy => tidy::run(arguments.json),
+        Chore::Example(options) => example::run(options, arguments.json),
+        Chore::Bench(options) => bench::run(options, arguments.json),
+        Chore::Kill(options) => kill::run(options, arguments.json),
     }
 }

@@ -34,10 +34,14 @@ pub fn open(path: &Path) -> Result<Connection> {
         .with_context(|| format!("can't open {}", path.display()))
 }
 
-/// The seq of the last committed batch; 0 where there is none yet.
-pub fn committed_seq(connection: &Connection) -> i64 {
-    // Before the first take there is no table, and while another recovers the log it is busy.
-    connection.query_row("SELECT max(seq) FROM recount_position", [], |row| row.get(0)).unwrap_or(0)
+/// The seq of the last committed batch and the first offset that isn't decided; zeros before the first.
+pub fn committed_position(connection: &Connection) -> (u64, u64) {
+    let row = connection.query_row("SELECT max(seq), max(next_offset) FROM recount_position", [], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    });
+    // Before the first take there is no table.
+    let (seq, next_offset) = row.unwrap_or_default();
+    (seq.unwrap_or(0).cast_unsigned(), next_offset.unwrap_or(0).cast_unsigned())
 }
 
 /// Compares stock and counted effects with what the orders must have come to. Returns what differs.
@@ -129,7 +133,7 @@ mod tests {
             .unwrap();
         let told = || differences(&path, &orders, &account, &stock).unwrap();
         assert_eq!(told(), Vec::<String>::new());
-        let mut check = |change: &str, undo: &str, expected: usize| {
+        let check = |change: &str, undo: &str, expected: usize| {
             connection.execute_batch(change).unwrap();
             assert_eq!(told().len(), expected, "{change}");
             connection.execute_batch(undo).unwrap();
