@@ -26,6 +26,9 @@ const UNKNOWN: &str = "SELECT NOT EXISTS (SELECT 1 FROM stock WHERE sku = :sku)"
 const EFFECT: &str = "INSERT INTO recount_effect (flow, source_id, partition, \"offset\", event_id) VALUES (?1, ?2, ?3, ?4, ?5)";
 const POSITION: &str = "UPDATE recount_position SET seq = seq + 1, next_offset = ?1";
 
+/// As long as the one that Recount writes, so that the rows are alike.
+const SOURCE_ID: &str = "file:1024:00000000000000000000000000000000:g1";
+
 /// How a line becomes an order.
 enum Parse {
     Plain,
@@ -96,7 +99,9 @@ fn open(shop: &str) -> Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.execute_batch(
-        "CREATE TABLE recount_effect (flow TEXT, source_id TEXT, partition TEXT, \"offset\" INTEGER, event_id TEXT);
+        "CREATE TABLE recount_effect (
+            flow TEXT NOT NULL, source_id TEXT NOT NULL, partition TEXT NOT NULL,
+            \"offset\" INTEGER NOT NULL, event_id TEXT) STRICT;
          CREATE TABLE recount_position (seq INTEGER, next_offset INTEGER);
          INSERT INTO recount_position VALUES (0, 0)",
     )?;
@@ -124,7 +129,7 @@ fn batch(
         let Some(order) = read(&line, parse, counts)? else { continue };
         let changed = take.execute(named_params! { ":quantity": order.quantity, ":sku": order.sku })?;
         if changed == 1 {
-            effect.execute(("reserve-stock", "orders", "orders.ndjson", this, &order.id))?;
+            effect.execute(("reserve-stock", SOURCE_ID, "orders.ndjson", this, &order.id))?;
             counts.applied += 1;
         } else if transaction
             .prepare_cached(UNKNOWN)?
