@@ -1,0 +1,5 @@
+//! The audit against worlds that are right, and worlds that are wrong.
+
+mod memory;
+mod world;
+mod wrong_worlds;
