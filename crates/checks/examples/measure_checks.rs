@@ -1,7 +1,9 @@
 //! Microseconds an event for decoding and checking, on events of a file (one JSON object a line):
 //! `cargo run --release -p recount-checks --example measure_checks -- orders.ndjson`
 
-use recount_checks::{CheckResult, CheckRule, FlowChecks, FlowRules, MeasureRule, Otherwise, RawEvent, RouteRule};
+use recount_checks::{
+    CheckResult, CheckRule, FlowChecks, FlowRules, MeasureRule, Otherwise, RawEvent, RouteRule,
+};
 use recount_model::{FlowName, ReasonCode, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +88,13 @@ fn main() {
                     taken_at: Timestamp(0),
                 };
                 let label = match checks.check(raw) {
-                    CheckResult::Passed(event) => if event.flags.is_empty() { "passed" } else { "passed, flagged" },
+                    CheckResult::Passed(event) => {
+                        if event.flags.is_empty() {
+                            "passed"
+                        } else {
+                            "passed, flagged"
+                        }
+                    }
                     CheckResult::Refused(_) => "refused",
                 };
                 *counts.entry(label).or_insert(0_u64) += 1;

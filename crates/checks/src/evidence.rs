@@ -153,6 +153,7 @@ pub(crate) fn spoken(fields: &Map<String, Value>) -> String {
 
 /// One JSON object from its parts.
 pub(crate) fn object<const N: usize>(parts: [(&str, Value); N]) -> Box<str> {
-    let fields: Map<String, Value> = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let fields: Map<String, Value> =
+        parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     Value::Object(fields).to_string().into()
 }

@@ -65,8 +65,16 @@ impl FlowChecks {
     /// of the payload and of the rules.
     pub fn check(&self, raw: RawEvent) -> CheckResult {
         let RawEvent { payload, payload_bytes, headers, broker_key, partition, offset, taken_at } = raw;
-        let mut meta =
-            Meta { id: None, key: broker_key, event_type: None, time: None, headers, partition, offset, taken_at };
+        let mut meta = Meta {
+            id: None,
+            key: broker_key,
+            event_type: None,
+            time: None,
+            headers,
+            partition,
+            offset,
+            taken_at,
+        };
         let size = payload_bytes.max(payload.len() as u64);
         let decoded = if size > self.payload_bytes_max {
             Err(self.too_large(size))
@@ -91,7 +99,8 @@ impl FlowChecks {
             }
         };
         let mut flags = Vec::new();
-        let judged = self.identify(&mut meta, &mut opened).and_then(|()| self.judge(&meta, &opened, &mut flags));
+        let judged =
+            self.identify(&mut meta, &mut opened).and_then(|()| self.judge(&meta, &opened, &mut flags));
         let measures = self.measure(&meta, &opened);
         let payload_hash = hash(meta.id.as_deref(), &payload);
         match judged {
@@ -158,9 +167,10 @@ impl FlowChecks {
         let own = own.unwrap_or_default();
         meta.event_type = own.event_type;
         meta.id = own.id;
-        meta.time = own.time.as_ref().and_then(|time| {
-            Val::from_json(time, opened.rounded).ok().and_then(|time| instant(&time))
-        });
+        meta.time = own
+            .time
+            .as_ref()
+            .and_then(|time| Val::from_json(time, opened.rounded).ok().and_then(|time| instant(&time)));
         let (own_type, own_time) = (meta.event_type.is_some(), meta.time.is_some());
         let id = self.find_id(meta, opened, is_cloud_event);
         meta.id = None;
@@ -194,7 +204,9 @@ impl FlowChecks {
     fn find_id(&self, meta: &Meta, opened: &Opened, is_cloud_event: bool) -> Result<Box<str>, Refusal> {
         let Some(expr) = &self.id else {
             return match &meta.id {
-                Some(id) => usable(id).map_err(|error| self.not_found(reason::NO_ID, "id", "meta.id", &error)),
+                Some(id) => {
+                    usable(id).map_err(|error| self.not_found(reason::NO_ID, "id", "meta.id", &error))
+                }
                 None if self.decoder.decode != Decode::Json => {
                     Ok(format!("{}/{}/{}", self.flow, meta.partition, meta.offset).into())
                 }
@@ -223,9 +235,7 @@ impl FlowChecks {
     fn key_of(&self, meta: &Meta, opened: &Opened) -> Result<Box<str>, Refusal> {
         let missing = |text: &str, error: &str| self.not_found(reason::NO_KEY, "key", text, error);
         match &self.key {
-            Some(expr) => {
-                self.text_of(expr, meta, opened).map_err(|(_, error)| missing(&expr.text, &error))
-            }
+            Some(expr) => self.text_of(expr, meta, opened).map_err(|(_, error)| missing(&expr.text, &error)),
             None => Err(missing("", "the flow has no key")),
         }
     }
@@ -359,6 +369,10 @@ fn bind<'a>(name: &str, expr: &'a Expr, scope: &mut Scope<'a>, seen: &Seen<'_>) 
             ("fields", seen.fields(&[expr]).into()),
             ("error", error.as_str().into()),
         ]);
-        Refusal::dead_letter(reason::PARAMETER_MISSING, format!("parameter {name} can't be had: {error}"), evidence)
+        Refusal::dead_letter(
+            reason::PARAMETER_MISSING,
+            format!("parameter {name} can't be had: {error}"),
+            evidence,
+        )
     })
 }

@@ -51,7 +51,11 @@ impl<'s> Lookup<'s> {
     fn field(&mut self, schema: &'s Value, name: &str, rest: &[Segment]) -> Answer {
         let properties = schema.get("properties").and_then(Value::as_object);
         if let Some(property) = properties.and_then(|properties| properties.get(name)) {
-            return if rest.is_empty() { Answer::Yes } else { Answer::of_declared(self.knows(property, rest)) };
+            return if rest.is_empty() {
+                Answer::Yes
+            } else {
+                Answer::of_declared(self.knows(property, rest))
+            };
         }
         if schema.get("patternProperties").is_some() {
             return Answer::Unknown;

@@ -21,7 +21,9 @@ pub(crate) fn instant(value: &Val<'_>) -> Option<Timestamp> {
     let ms = match value {
         Val::Int(ms) => *ms,
         Val::Double(ms) if ms.fract() == 0.0 && ms.abs() < 1e15 => *ms as i64,
-        other => return other.text()?.parse::<jiff::Timestamp>().ok().map(|at| Timestamp(at.as_millisecond())),
+        other => {
+            return other.text()?.parse::<jiff::Timestamp>().ok().map(|at| Timestamp(at.as_millisecond()));
+        }
     };
     jiff::Timestamp::from_millisecond(ms).ok().map(|_| Timestamp(ms))
 }

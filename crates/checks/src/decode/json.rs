@@ -44,6 +44,8 @@ pub(crate) fn parse(bytes: &[u8], depth_max: usize) -> Result<Json, JsonError> {
     match parsed {
         Ok(value) => Ok(Json { value, rounded: seen.huge.get() && has_long_integer(bytes) }),
         Err(_) if seen.too_deep.get() => Err(JsonError::TooDeep),
+        // At `DEPTH_LIMIT` serde_json's own bound is met first; it has no other sign than its message.
+        Err(error) if error.to_string().starts_with("recursion limit exceeded") => Err(JsonError::TooDeep),
         Err(error) if seen.repeated.get() => {
             Err(JsonError::RepeatedKey { line: error.line(), column: error.column() })
         }

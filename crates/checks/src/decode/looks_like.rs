@@ -77,8 +77,9 @@ fn is_protobuf(bytes: &[u8]) -> bool {
         let skipped = match tag & 7 {
             0 => varint(after).map(|(_, after)| after),
             1 => after.get(8..),
-            2 => varint(after)
-                .and_then(|(length, after)| usize::try_from(length).ok().and_then(|length| after.get(length..))),
+            2 => varint(after).and_then(|(length, after)| {
+                usize::try_from(length).ok().and_then(|length| after.get(length..))
+            }),
             5 => after.get(4..),
             _ => None,
         };

@@ -84,26 +84,31 @@ impl Decoder {
     }
 
     fn json(&self, payload: &[u8]) -> Result<(Value, bool), DecodeError> {
-        json::parse(payload, self.depth_max).map(|json| (json.value, json.rounded)).map_err(|error| match error {
-            JsonError::TooDeep => DecodeError {
-                error: format!("it is nested deeper than the {} levels that this flow takes", self.depth_max),
-                looks_like: "",
-            },
-            JsonError::RepeatedKey { line, column } => DecodeError {
-                error: format!("an object has the same key twice (line {line}, column {column})"),
-                looks_like: "",
-            },
-            JsonError::Truncated => DecodeError {
-                error: "the JSON ends before it is complete".to_owned(),
-                looks_like: match looks_like(payload) {
-                    "it starts like JSON" => "it looks cut off",
-                    other => other,
+        json::parse(payload, self.depth_max).map(|json| (json.value, json.rounded)).map_err(|error| {
+            match error {
+                JsonError::TooDeep => DecodeError {
+                    error: format!(
+                        "it is nested deeper than the {} levels that this flow takes",
+                        self.depth_max
+                    ),
+                    looks_like: "",
                 },
-            },
-            JsonError::Syntax { line, column } => DecodeError {
-                error: format!("it is not JSON from line {line}, column {column} on"),
-                looks_like: looks_like(payload),
-            },
+                JsonError::RepeatedKey { line, column } => DecodeError {
+                    error: format!("an object has the same key twice (line {line}, column {column})"),
+                    looks_like: "",
+                },
+                JsonError::Truncated => DecodeError {
+                    error: "the JSON ends before it is complete".to_owned(),
+                    looks_like: match looks_like(payload) {
+                        "it starts like JSON" => "it looks cut off",
+                        other => other,
+                    },
+                },
+                JsonError::Syntax { line, column } => DecodeError {
+                    error: format!("it is not JSON from line {line}, column {column} on"),
+                    looks_like: looks_like(payload),
+                },
+            }
         })
     }
 }

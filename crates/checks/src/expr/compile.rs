@@ -106,7 +106,9 @@ impl Compiler {
                 let mut steps = self.event_path(&call.args[0].expr)?;
                 steps.push(match &call.args[1].expr {
                     Ast::Literal(LiteralValue::String(name)) => Segment::Name(name.inner().into()),
-                    Ast::Literal(LiteralValue::Int(place)) => Segment::Index((*place.inner()).try_into().ok()?),
+                    Ast::Literal(LiteralValue::Int(place)) => {
+                        Segment::Index((*place.inner()).try_into().ok()?)
+                    }
                     _ => return None,
                 });
                 Some(steps)
@@ -166,9 +168,7 @@ impl Compiler {
             operators::IN => Node::In(self.pair(call)?),
             operators::INDEX => Node::Index(self.pair(call)?),
             operators::CONDITIONAL => match call.args.as_slice() {
-                [test, yes, no] => {
-                    Node::If(Box::new((self.node(test)?, self.node(yes)?, self.node(no)?)))
-                }
+                [test, yes, no] => Node::If(Box::new((self.node(test)?, self.node(yes)?, self.node(no)?))),
                 _ => return Err(wrong("?: takes three parts")),
             },
             operators::OPT_SELECT | operators::OPT_INDEX => {
@@ -208,7 +208,9 @@ impl Compiler {
             "timestamp" | "duration" => {
                 wrong(format!("{name}() is not available: meta.time and meta.taken_at are Unix milliseconds"))
             }
-            name if LIBRARY_FUNCTIONS.contains(&name) => Refusal::Library("an optional value, a type or bytes"),
+            name if LIBRARY_FUNCTIONS.contains(&name) => {
+                Refusal::Library("an optional value, a type or bytes")
+            }
             name => wrong(format!("there is no function {name}()")),
         }
     }
@@ -223,7 +225,8 @@ impl Compiler {
             return Err(wrong("the pattern of matches() must be written out"));
         };
         let regex = regex::RegexBuilder::new(pattern.inner()).size_limit(PATTERN_BYTES_MAX).build();
-        let regex = regex.map_err(|_| wrong("the pattern of matches() is not an RE2 pattern, or too large"))?;
+        let regex =
+            regex.map_err(|_| wrong("the pattern of matches() is not an RE2 pattern, or too large"))?;
         Ok(Node::Matches(Box::new(self.node(target)?), Box::new(regex)))
     }
 
@@ -359,7 +362,8 @@ pub(crate) mod paths {
                             Some(base?.then(Segment::Name(name.inner().into())))
                         }
                         Ast::Literal(LiteralValue::Int(place)) => {
-                            let place = u64::try_from(*place.inner()).ok().map_or(Segment::Each, Segment::Index);
+                            let place =
+                                u64::try_from(*place.inner()).ok().map_or(Segment::Each, Segment::Index);
                             Some(base?.then(place))
                         }
                         _ => {

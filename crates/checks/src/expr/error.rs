@@ -76,9 +76,14 @@ impl fmt::Display for EvalError<'_> {
             Fault::Overflow => f.write_str("the result is beyond 64-bit integers"),
             Fault::DivisionByZero => f.write_str("it divides by zero"),
             Fault::Rounded => {
-                write!(f, "{place} may be an integer beyond 64 bits, which can't be held exactly; send it as text")
+                write!(
+                    f,
+                    "{place} may be an integer beyond 64 bits, which can't be held exactly; send it as text"
+                )
             }
-            Fault::Inexact => f.write_str("an integer beyond 2^53 can't be made a floating-point number exactly"),
+            Fault::Inexact => {
+                f.write_str("an integer beyond 2^53 can't be made a floating-point number exactly")
+            }
             Fault::NotANumber => f.write_str("a text is not the number it should be"),
             Fault::NotIdentifying(kind) => {
                 write!(f, "it gives {kind}; text or an integer is needed")

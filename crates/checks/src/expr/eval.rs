@@ -247,9 +247,7 @@ impl<'a> Scope<'a> {
         let key = item.as_key().ok_or(Fault::Operand("in", item.kind()))?;
         match of {
             Val::Object(fields) => Ok(Val::Bool(key.is_some_and(|key| fields.contains_key(key)))),
-            Val::Headers(headers) => {
-                Ok(Val::Bool(headers.iter().any(|header| Some(&*header.name) == key)))
-            }
+            Val::Headers(headers) => Ok(Val::Bool(headers.iter().any(|header| Some(&*header.name) == key))),
             other => Err(Fault::Operands("in", item.kind(), other.kind()).into()),
         }
     }

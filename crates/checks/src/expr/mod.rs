@@ -110,7 +110,8 @@ fn goes_through_lists(expr: &cel::IdedExpr) -> bool {
     match &expr.expr {
         Ast::Comprehension(_) => true,
         Ast::Call(call) => {
-            call.target.iter().any(|target| goes_through_lists(target)) || call.args.iter().any(goes_through_lists)
+            call.target.iter().any(|target| goes_through_lists(target))
+                || call.args.iter().any(goes_through_lists)
         }
         Ast::Select(select) => goes_through_lists(&select.operand),
         Ast::List(list) => list.elements.iter().any(goes_through_lists),

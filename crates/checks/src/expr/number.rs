@@ -13,7 +13,9 @@ pub(crate) fn arithmetic<'a>(
     match (left, right) {
         (Val::Int(a), Val::Int(b)) => Ok(Val::Int(signed(operation, *a, *b)?)),
         (Val::UInt(a), Val::UInt(b)) => Ok(Val::UInt(unsigned(operation, *a, *b)?)),
-        (Val::Double(a), Val::Double(b)) => doubles(operation, *a, *b).ok_or_else(|| operands(operation, left, right)),
+        (Val::Double(a), Val::Double(b)) => {
+            doubles(operation, *a, *b).ok_or_else(|| operands(operation, left, right))
+        }
         (Val::Int(a), Val::UInt(b)) => mixed(operation, i128::from(*a), i128::from(*b)),
         (Val::UInt(a), Val::Int(b)) => mixed(operation, i128::from(*a), i128::from(*b)),
         (Val::Double(_), Val::Int(_) | Val::UInt(_)) | (Val::Int(_) | Val::UInt(_), Val::Double(_)) => {
