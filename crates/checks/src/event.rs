@@ -85,6 +85,10 @@ pub struct Refused {
 
 /// What became of one delivery in the checks.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event passes; a box each would cost an allocation"
+)]
 pub enum CheckResult {
     /// It may go to the effect.
     Passed(Checked<Event>),

@@ -8,7 +8,7 @@ use crate::expr::{EvalError, Expr, Scope, Val, identifying_text};
 use crate::rules::{Decode, Otherwise};
 use crate::schema::Schema;
 use crate::secret::Secrets;
-use crate::values::{hash, instant, measure, parameter};
+use crate::values::{instant, measure, parameter, payload_hash};
 use recount_model::decision::Measure;
 use recount_model::{FlowName, Meta, Reason, ReasonCode, Value, Verdict, reason};
 use serde_json::Value as Json;
@@ -86,7 +86,7 @@ impl FlowChecks {
                 Opened { data: decoded.data, rounded: decoded.rounded, attributes: decoded.attributes }
             }
             Err(refusal) => {
-                let payload_hash = hash(None, &payload);
+                let payload_hash = payload_hash(None, &payload);
                 return CheckResult::Refused(Box::new(Refused {
                     verdict: refusal.verdict,
                     evidence: refusal.evidence,
@@ -102,7 +102,7 @@ impl FlowChecks {
         let judged =
             self.identify(&mut meta, &mut opened).and_then(|()| self.judge(&meta, &opened, &mut flags));
         let measures = self.measure(&meta, &opened);
-        let payload_hash = hash(meta.id.as_deref(), &payload);
+        let payload_hash = payload_hash(meta.id.as_deref(), &payload);
         match judged {
             Ok(Passing { route, params }) => CheckResult::Passed(Checked::new(Event {
                 meta,

@@ -18,3 +18,4 @@ pub use expr::fields_named;
 pub use flow::FlowChecks;
 pub use rules::{CheckRule, Decode, FlowRules, MeasureRule, Otherwise, RouteRule, RuleFault};
 pub use schema_paths::path_in_schema;
+pub use values::payload_hash;

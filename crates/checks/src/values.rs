@@ -6,7 +6,7 @@ use recount_model::decision::{Measure, PayloadHash};
 use recount_model::{Amount, Timestamp, Value};
 
 /// BLAKE3 of id, a zero byte and payload; see [`PayloadHash`].
-pub(crate) fn hash(id: Option<&str>, payload: &[u8]) -> PayloadHash {
+pub fn payload_hash(id: Option<&str>, payload: &[u8]) -> PayloadHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(id.unwrap_or_default().as_bytes());
     hasher.update(&[0]);

@@ -22,6 +22,12 @@ use node::Node;
 /// The longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
 
+/// How deep the parts of an expression may lie within each other: evaluating goes as deep.
+pub const DEPTH_MAX: usize = 100;
+
+/// The most operators, dots and opening brackets: parsing goes as deep.
+pub const OPERATORS_MAX: usize = 300;
+
 /// An expression, ready to be evaluated.
 #[derive(Debug)]
 pub(crate) struct Expr {
@@ -47,7 +53,16 @@ impl Expr {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(format!("it is {} bytes long; the longest is {EXPRESSION_BYTES_MAX}", text.len()));
         }
+        let operators = operators(text);
+        if operators > OPERATORS_MAX {
+            return Err(format!(
+                "it has {operators} operators, dots and brackets; the most is {OPERATORS_MAX}"
+            ));
+        }
         let parsed = parse(text)?;
+        if depth(&parsed) > DEPTH_MAX {
+            return Err(format!("it is nested deeper than {DEPTH_MAX} levels; write it as several checks"));
+        }
         let mut collector = paths::Collector::default();
         collector.record(&parsed);
         let mut compiler = Compiler::default();
@@ -88,6 +103,28 @@ impl Expr {
     }
 }
 
+/// How many operators, dots and opening brackets there are outside of quotes; what is more than one
+/// character long may count twice.
+fn operators(text: &str) -> usize {
+    let counts = |c: char| usize::from("+-*/%.([{?!<>=&|".contains(c));
+    // Raw and triple quotes end differently; what stands in them is then counted too.
+    if ["'''", "\"\"\"", "r'", "r\"", "R'", "R\""].iter().any(|mark| text.contains(mark)) {
+        return text.chars().map(counts).sum();
+    }
+    let (mut count, mut quote, mut escaped) = (0, None, false);
+    for c in text.chars() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(opened) if c == opened => quote = None,
+            Some(_) => {}
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None => count += counts(c),
+        }
+    }
+    count
+}
+
 fn parse(text: &str) -> Result<cel::IdedExpr, String> {
     // The parser is not ours: a panic in it is a fault of the expression, not of the process.
     let parsed = std::panic::catch_unwind(|| Parser::new().enable_optional_syntax(true).parse(text));
@@ -105,22 +142,35 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn goes_through_lists(expr: &cel::IdedExpr) -> bool {
-    use cel::common::ast::{EntryExpr, Expr as Ast};
+/// The parts that an expression is made of.
+fn parts(expr: &cel::IdedExpr) -> Vec<&cel::IdedExpr> {
+    use cel::common::ast::Expr as Ast;
     match &expr.expr {
-        Ast::Comprehension(_) => true,
-        Ast::Call(call) => {
-            call.target.iter().any(|target| goes_through_lists(target))
-                || call.args.iter().any(goes_through_lists)
-        }
-        Ast::Select(select) => goes_through_lists(&select.operand),
-        Ast::List(list) => list.elements.iter().any(goes_through_lists),
-        Ast::Map(map) => map.entries.iter().any(|entry| match &entry.expr {
-            EntryExpr::MapEntry(entry) => goes_through_lists(&entry.key) || goes_through_lists(&entry.value),
-            EntryExpr::StructField(field) => goes_through_lists(&field.value),
-        }),
-        _ => false,
+        Ast::Comprehension(made) => vec![&made.iter_range, &made.loop_step, &made.result],
+        Ast::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Ast::Select(select) => vec![&select.operand],
+        Ast::List(list) => list.elements.iter().collect(),
+        Ast::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Ast::Struct(made) => made.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Ast::Ident(_) | Ast::Literal(_) | Ast::Unspecified => Vec::new(),
     }
+}
+
+fn entry_parts(entry: &cel::common::ast::EntryExpr) -> Vec<&cel::IdedExpr> {
+    use cel::common::ast::EntryExpr;
+    match entry {
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+        EntryExpr::StructField(field) => vec![&field.value],
+    }
+}
+
+fn depth(expr: &cel::IdedExpr) -> usize {
+    1 + parts(expr).into_iter().map(depth).max().unwrap_or(0)
+}
+
+fn goes_through_lists(expr: &cel::IdedExpr) -> bool {
+    matches!(expr.expr, cel::common::ast::Expr::Comprehension(_))
+        || parts(expr).into_iter().any(goes_through_lists)
 }
 
 /// The `event.…` paths that an expression names, so that they can be looked up in a schema; items of a
