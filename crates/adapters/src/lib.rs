@@ -7,3 +7,4 @@ mod settled;
 pub mod actor;
 pub mod http_effect;
 pub mod sqlite;
+pub mod witness;

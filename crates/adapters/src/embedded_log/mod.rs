@@ -142,13 +142,27 @@ impl EmbeddedLog {
 
     /// Opens the log, or makes it with a new id.
     pub fn open(path: &Path, settings: LogSettings) -> Result<Self, LogError> {
+        Self::open_with(path, settings, true)
+    }
+
+    /// [`open`](Self::open) without a thread: for the deterministic simulator.
+    #[doc(hidden)]
+    pub fn open_inline(path: &Path, settings: LogSettings) -> Result<Self, LogError> {
+        Self::open_with(path, settings, false)
+    }
+
+    fn open_with(path: &Path, settings: LogSettings, threaded: bool) -> Result<Self, LogError> {
         let mut store = store::Store::open(path, settings.vfs.as_deref())?;
         let (id, bounds) = (store.id().to_owned(), store.bounds()?);
         let shared = Arc::new(WriterShared {
             appended: watch::Sender::new(bounds.next_offset),
             settled_next_offset: AtomicU64::new(0),
         });
-        let writer = writer::Writer::start(store, settings.retention, Arc::clone(&shared))?;
+        let writer = if threaded {
+            writer::Writer::start(store, settings.retention, Arc::clone(&shared))?
+        } else {
+            writer::Writer::inline(store, settings.retention, Arc::clone(&shared))
+        };
         Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), vfs: settings.vfs, id, writer, shared }) })
     }
 

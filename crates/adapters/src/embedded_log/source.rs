@@ -10,8 +10,9 @@ use recount_engine::{
 };
 use recount_model::{Gap, GapKind, Partition, SourceId};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How a log is read.
 #[derive(Debug, Clone, PartialEq, Eq)]

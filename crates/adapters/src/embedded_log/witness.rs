@@ -1,5 +1,6 @@
 //! Counting a log again, for the audit. Shares nothing with the source but the file's format.
 
+use recount_model::Header;
 use rusqlite::{Connection, OpenFlags};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,27 @@ pub enum LogWitnessError {
     },
 }
 
+/// An event as the log keeps it.
+#[derive(Debug, Clone)]
+pub struct WitnessedEvent<'a> {
+    /// Its offset.
+    pub offset: u64,
+    /// The bytes that are kept.
+    pub payload: &'a [u8],
+    /// The length before they were cut.
+    pub payload_bytes: u64,
+    /// The delivery's headers.
+    pub headers: Vec<Header>,
+    /// The delivery's key.
+    pub key: Option<&'a str>,
+}
+
+/// Headers as the log writes them: a JSON array of `[name, value]`.
+fn headers(text: Option<&str>) -> Vec<Header> {
+    let pairs: Vec<(Box<str>, Box<str>)> = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+    pairs.into_iter().map(|(name, value)| Header { name, value }).collect()
+}
+
 /// A log, opened read-only for each question.
 #[derive(Debug, Clone)]
 pub struct LogWitness {
@@ -58,25 +80,31 @@ impl LogWitness {
             .map_err(|e| self.unreadable(&e))
     }
 
-    /// Kept events from `from` to below `to`, in order: offset, payload, and the length before it was cut.
+    /// Kept events from `from` to below `to`, in order.
     pub fn visit(
         &self,
         from: u64,
         to: u64,
-        visit: &mut dyn FnMut(u64, &[u8], u64) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&WitnessedEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(), LogWitnessError> {
         let connection = self.open()?;
         let mut read = || {
             let mut query = connection.prepare(
-                "SELECT \"offset\", payload, payload_bytes FROM log_event \
+                "SELECT \"offset\", payload, payload_bytes, headers, key FROM log_event \
                  WHERE \"offset\" >= ?1 AND \"offset\" < ?2 ORDER BY \"offset\"",
             )?;
-            let mut rows = query.query([from.cast_signed(), to.cast_signed()])?;
+            let mut rows = query.query([from.cast_signed(), i64::try_from(to).unwrap_or(i64::MAX)])?;
             while let Some(row) = rows.next()? {
                 let offset: i64 = row.get(0)?;
                 let bytes_full: i64 = row.get(2)?;
-                let payload = row.get_ref(1)?.as_blob()?;
-                if visit(offset.cast_unsigned(), payload, bytes_full.cast_unsigned()).is_break() {
+                let event = WitnessedEvent {
+                    offset: offset.cast_unsigned(),
+                    payload: row.get_ref(1)?.as_blob()?,
+                    payload_bytes: bytes_full.cast_unsigned(),
+                    headers: headers(row.get_ref(3)?.as_str_or_null()?),
+                    key: row.get_ref(4)?.as_str_or_null()?,
+                };
+                if visit(&event).is_break() {
                     break;
                 }
             }

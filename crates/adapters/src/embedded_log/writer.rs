@@ -1,12 +1,13 @@
-//! The one thread of a process that writes to a log: appends that wait are committed together.
+//! The one thread of a process that writes to a log: appends that wait are committed together. In the
+//! deterministic simulator there is no thread, and each append is committed by itself, at once.
 
 use super::retention::{self, Retained, RetentionSettings};
 use super::store::Store;
 use super::{LogError, NewEvent, WriterShared};
 use recount_model::Timestamp;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -28,8 +29,14 @@ enum Request {
 /// The way to the thread; it ends when this is dropped, after what waits.
 #[derive(Debug)]
 pub(super) struct Writer {
-    requests: mpsc::SyncSender<Request>,
+    place: Place,
     path: String,
+}
+
+#[derive(Debug)]
+enum Place {
+    Thread(mpsc::SyncSender<Request>),
+    Inline(Mutex<Worker>),
 }
 
 impl Writer {
@@ -45,7 +52,14 @@ impl Writer {
             .name("recount-log".to_owned())
             .spawn(move || worker.run(&inbox))
             .map_err(|e| LogError::Unwritable { path: path.clone(), cause: format!("no thread: {e}") })?;
-        Ok(Self { requests, path })
+        Ok(Self { place: Place::Thread(requests), path })
+    }
+
+    /// No thread: a request is done before the call returns.
+    pub(super) fn inline(store: Store, retention: RetentionSettings, shared: Arc<WriterShared>) -> Self {
+        let path = store.path().display().to_string();
+        let worker = Worker { store, retention, shared, retained_at: Instant::now() };
+        Self { place: Place::Inline(Mutex::new(worker)), path }
     }
 
     pub(super) fn append(&self, events: Vec<NewEvent>) -> Result<oneshot::Receiver<Appended>, LogError> {
@@ -64,7 +78,14 @@ impl Writer {
     }
 
     fn send(&self, request: Request) -> Result<(), LogError> {
-        self.requests.try_send(request).map_err(|e| match e {
+        let requests = match &self.place {
+            Place::Thread(requests) => requests,
+            Place::Inline(worker) => {
+                worker.lock().unwrap_or_else(PoisonError::into_inner).run_alone(request);
+                return Ok(());
+            }
+        };
+        requests.try_send(request).map_err(|e| match e {
             mpsc::TrySendError::Full(_) => LogError::Busy { path: self.path.clone(), waiting: WAITING_MAX },
             mpsc::TrySendError::Disconnected(_) => {
                 LogError::Unwritable { path: self.path.clone(), cause: "its writer has ended".to_owned() }
@@ -73,6 +94,7 @@ impl Writer {
     }
 }
 
+#[derive(Debug)]
 struct Worker {
     store: Store,
     retention: RetentionSettings,
@@ -83,14 +105,23 @@ struct Worker {
 impl Worker {
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
         while let Ok(first) = inbox.recv() {
-            let mut next = Some(first);
-            while let Some(request) = next.take() {
-                match request {
-                    Request::Append(events, reply) => next = self.append(events, reply, inbox),
-                    Request::Retain(now, reply) => {
-                        // Who asked may be gone by now.
-                        let _ = reply.send(self.retain(now));
-                    }
+            self.serve(first, inbox);
+        }
+    }
+
+    fn run_alone(&mut self, request: Request) {
+        let (_, nobody_waits) = mpsc::channel();
+        self.serve(request, &nobody_waits);
+    }
+
+    fn serve(&mut self, first: Request, inbox: &mpsc::Receiver<Request>) {
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Append(events, reply) => next = self.append(events, reply, inbox),
+                Request::Retain(now, reply) => {
+                    // Who asked may be gone by now.
+                    let _ = reply.send(self.retain(now));
                 }
             }
         }

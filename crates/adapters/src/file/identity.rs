@@ -98,7 +98,7 @@ pub fn same_incarnation(recorded: &SourceId, path: &Path) -> io::Result<Sameness
 }
 
 /// The first bytes of a file, at most [`IDENTITY_BYTES_MAX`].
-pub(super) fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn head_of(path: &Path) -> io::Result<Vec<u8>> {
     read_head(File::open(path)?)
 }
 

@@ -9,7 +9,7 @@ pub const FILES_MAX: usize = 1000;
 
 /// What a `source.file` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// One file: partition `0`.
     One(PathBuf),
     /// The files of a folder whose names match, each a partition of its name.
@@ -23,7 +23,7 @@ pub(super) enum Place {
 
 impl Place {
     /// A path that exists is meant as it is written; else wildcards in its last part make it a pattern.
-    pub(super) fn of_path(path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn of_path(path: &Path) -> Result<Self, SourceError> {
         if path.is_dir() {
             return Ok(Self::Many { folder: path.to_owned(), pattern: "*".to_owned() });
         }
@@ -44,7 +44,7 @@ impl Place {
     }
 
     /// The files there are now, sorted by name. One file is listed whether it exists or not.
-    pub(super) fn files(&self) -> Result<Vec<(Partition, PathBuf)>, SourceError> {
+    pub(crate) fn files(&self) -> Result<Vec<(Partition, PathBuf)>, SourceError> {
         let (folder, pattern) = match self {
             Self::One(path) => return Ok(vec![(Partition::new("0"), path.clone())]),
             Self::Many { folder, pattern } => (folder, pattern),

@@ -19,12 +19,13 @@ mod rotation;
 mod watch;
 pub mod witness;
 
+pub(crate) use identity::head_of;
 pub use identity::{FileId, IDENTITY_BYTES_MAX, Sameness, same_incarnation};
 pub use listing::FILES_MAX;
 pub use reader::TAKE_BYTES_MAX;
 
 use async_trait::async_trait;
-use listing::Place;
+pub(crate) use listing::Place;
 use recount_engine::{Capabilities, Source, SourceError, SourcePartition, SourceReader};
 use recount_model::{Partition, SourceId};
 use resolve::Shared;

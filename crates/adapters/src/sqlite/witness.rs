@@ -9,7 +9,8 @@ use super::settings::SqliteOpenError;
 use recount_model::{Amount, FlowName, OffsetSet, Partition, PartitionId, SourceId};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
-use std::ops::ControlFlow;
+use std::borrow::Cow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 /// Groups that one reconcile may give.
@@ -34,8 +35,34 @@ pub struct SqliteWitness {
 
 /// One moment of the database: everything asked of it is of the same commit.
 pub struct WitnessSnapshot<'w> {
-    conn: &'w mut Connection,
-    path: &'w Path,
+    conn: Lent<'w>,
+    path: Cow<'w, Path>,
+}
+
+/// The connection of a snapshot: the witness's, or the snapshot's own.
+enum Lent<'w> {
+    Borrowed(&'w mut Connection),
+    Owned(Box<Connection>),
+}
+
+impl Deref for Lent<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Borrowed(conn) => conn,
+            Self::Owned(conn) => conn,
+        }
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match self {
+            Self::Borrowed(conn) => conn,
+            Self::Owned(conn) => conn,
+        }
+    }
 }
 
 /// What the position row of a partition says was committed.
@@ -113,8 +140,22 @@ impl SqliteWitness {
     /// # Errors
     /// `Away` where it can't be read or its `recount_*` tables have another format.
     pub fn snapshot(&mut self) -> Result<WitnessSnapshot<'_>, WitnessError> {
-        let snapshot = WitnessSnapshot { conn: &mut self.conn, path: &self.path };
-        snapshot.ask(|conn| {
+        WitnessSnapshot { conn: Lent::Borrowed(&mut self.conn), path: Cow::Borrowed(&self.path) }.begin()
+    }
+
+    /// [`snapshot`](Self::snapshot), for one that outlives this witness.
+    ///
+    /// # Errors
+    /// As `snapshot`.
+    pub fn into_snapshot(self) -> Result<WitnessSnapshot<'static>, WitnessError> {
+        let Self { conn, path } = self;
+        WitnessSnapshot { conn: Lent::Owned(Box::new(conn)), path: Cow::Owned(path) }.begin()
+    }
+}
+
+impl WitnessSnapshot<'_> {
+    fn begin(self) -> Result<Self, WitnessError> {
+        self.ask(|conn| {
             if !conn.is_autocommit() {
                 conn.execute_batch("ROLLBACK")?;
             }
@@ -122,7 +163,7 @@ impl SqliteWitness {
             conn.execute_batch("BEGIN")?;
             conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
         })?;
-        Ok(snapshot)
+        Ok(self)
     }
 }
 
@@ -174,6 +215,17 @@ impl WitnessSnapshot<'_> {
             })
         };
         self.ask(|conn| conn.prepare(sql)?.query_map([flow.as_str()], read)?.collect())
+    }
+
+    /// Seqs above `above_seq` whose batches `recount_batch` still holds, ascending.
+    ///
+    /// # Errors
+    /// `Away` where the database can't be read.
+    pub fn stored_batches(&self, at: &PartitionId, above_seq: u64) -> Result<Vec<u64>, WitnessError> {
+        let sql = "SELECT seq FROM recount_batch \
+                   WHERE flow = ?1 AND source_id = ?2 AND partition = ?3 AND seq > ?4 ORDER BY seq";
+        let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str(), signed(above_seq));
+        self.ask(|conn| conn.prepare(sql)?.query_map(of, |row| unsigned(row, 0))?.collect())
     }
 
     /// What `recount_effect` holds of a flow, by partition, in one pass.
@@ -347,18 +399,18 @@ impl WitnessSnapshot<'_> {
 
     fn check(&mut self, sql: &str) -> Result<(), WitnessError> {
         let refuse = |text: String| Err(WitnessError::Question(format!("{}: {text}", cut(sql, 200))));
-        match inspect(self.conn, sql, Purpose::Query) {
+        match inspect(&mut self.conn, sql, Purpose::Query) {
             Ok(inspected) => match inspected.params.first() {
                 None => Ok(()),
                 Some(name) => refuse(format!("there is no event here to take :{name} from: leave it out")),
             },
             Err(NotUsable::Refused(text)) => refuse(text),
-            Err(NotUsable::Database(error)) => Err(away(self.path, &error)),
+            Err(NotUsable::Database(error)) => Err(away(&self.path, &error)),
         }
     }
 
     fn ask<R>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, WitnessError> {
-        ask(self.conn).map_err(|error| away(self.path, &error))
+        ask(&self.conn).map_err(|error| away(&self.path, &error))
     }
 }
 

@@ -357,7 +357,7 @@ fn agree(text: &str, event: &Json) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ours_agrees_with_the_library(text in expression_of(SMALL_NUMBERS), event in event_of(SMALL_NUMBERS)) {

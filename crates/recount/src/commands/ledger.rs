@@ -1,0 +1,69 @@
+//! `recount ledger export|recover|forget`.
+
+use super::recover::{Mend, recover};
+use super::select::instant;
+use crate::cli::{ExportForm, LedgerCommand};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::wiring::{self, ledger_failure};
+use recount_ledger::DecisionFilter;
+use recount_ledger::export::{ExportError, ExportFormat, export};
+use recount_model::{FlowName, ReasonCode};
+use serde_json::json;
+use std::io::{BufWriter, Write};
+
+/// What to do with the ledger.
+pub fn ledger(command: &LedgerCommand) -> Outcome {
+    match command {
+        LedgerCommand::Recover { reapply, accept: _, because, config, json } => {
+            let mend = if *reapply { Mend::Reapply } else { Mend::Accept };
+            recover(&wiring::load(&config.config)?, mend, because, *json)
+        }
+        LedgerCommand::Forget { key, because, config, json } => {
+            let config = wiring::load(&config.config)?;
+            let mut ledger = wiring::open_ledger(&config.ledger)?;
+            let forgotten = ledger.forget(None, key, because).map_err(ledger_failure)?;
+            if *json {
+                let counts = json!({ "decisions": forgotten.decisions, "bodies": forgotten.bodies });
+                println!("{}", json!({ "recount": 1, "command": "ledger forget", "forgotten": counts }));
+            } else {
+                println!(
+                    "{} decisions no longer tell their key and id, {} bodies are gone; verdicts and positions stay",
+                    forgotten.decisions, forgotten.bodies
+                );
+            }
+            Ok(Exit::Well)
+        }
+        LedgerCommand::Export { form, flow, key, verdict, reason, from, to, superseded, config } => {
+            let config = wiring::load(&config.config)?;
+            let at = |text: &Option<String>| text.as_deref().map(instant).transpose();
+            let filter = DecisionFilter {
+                flow: flow.as_deref().map(FlowName::new).transpose().map_err(Failure::usage)?,
+                key: key.clone(),
+                verdict: verdict.clone(),
+                reason: reason.as_deref().map(ReasonCode::new).transpose().map_err(Failure::usage)?,
+                from: at(from)?,
+                to: at(to)?,
+                superseded: *superseded,
+                ..DecisionFilter::default()
+            };
+            write_export(&config, *form, &filter)
+        }
+    }
+}
+
+fn write_export(config: &crate::config::Config, form: ExportForm, filter: &DecisionFilter) -> Outcome {
+    let reader = wiring::read_ledger(&config.ledger)?;
+    let format = match form {
+        ExportForm::Ndjson => ExportFormat::Ndjson,
+        ExportForm::Csv => ExportFormat::Csv,
+    };
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = export(&reader, filter, format, &mut out);
+    match written.and_then(|_| out.flush().map_err(ExportError::Write)) {
+        Ok(()) => Ok(Exit::Well),
+        // Whoever reads may have seen enough.
+        Err(ExportError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Well),
+        Err(ExportError::Write(error)) => Err(Failure::unreachable(format!("the export can't be written: {error}"))),
+        Err(ExportError::Ledger(error)) => Err(ledger_failure(error)),
+    }
+}

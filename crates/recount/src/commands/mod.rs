@@ -1,0 +1,45 @@
+//! What each command does.
+
+mod audit;
+mod control;
+// mod dead_letters;
+mod ledger;
+mod publish;
+mod recover;
+mod replay;
+mod run;
+mod select;
+// mod story;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::wiring;
+
+/// Runs a command.
+pub fn run(cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Validate(_args) => Ok(Exit::Well),
+        Command::Explain(_args) => Ok(Exit::Well),
+        Command::Publish(args) => publish::publish(&args),
+        Command::Pause(args) => control::pause(&args),
+        Command::Resume(args) => control::resume(&args),
+        Command::Story(_args) => Ok(Exit::Well),
+        Command::Audit(args) => audit::audit(&args),
+        Command::DeadLetters(_args) => Ok(Exit::Well),
+        Command::Replay(args) => replay::replay(&args),
+        Command::Ledger(args) => ledger::ledger(&args.command),
+    }
+}
+
+/// A runtime for the commands that start flows.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let builder = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    builder.map_err(|error| Failure::unreachable(format!("no threads can be started: {error}")))
+}
+
+/// Who does this: for the journal.
+fn operator() -> String {
+    let named = std::env::var("RECOUNT_AUTHOR").or_else(|_| std::env::var("USER"));
+    named.unwrap_or_else(|_| "unknown".to_owned())
+}

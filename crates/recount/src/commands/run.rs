@@ -1,0 +1,260 @@
+//! `recount run`.
+
+use crate::cli::{FailOn, RunArgs};
+use crate::config::{Config, SourceConfig};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::metrics::{FlowMetrics, book_metrics, render};
+use crate::server::Server;
+use crate::wiring::audit::{AuditOptions, count_again};
+use crate::wiring::{self, RunOptions, Running};
+use crate::{logging, steps};
+use indicatif::{ProgressBar, ProgressStyle};
+use recount_audit::AuditReport;
+use recount_engine::{FlowCounts, FlowEnd};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// At the end of a run, so many names in a finding.
+const NAMES_MAX: usize = 20;
+
+/// Runs the flows of a config until their sources are drained, or a signal asks them to stop.
+pub fn run(args: &RunArgs) -> Outcome {
+    let config = wiring::load(&args.config.config)?;
+    logging::start(&config.log);
+    for warning in &config.warnings {
+        eprintln!("{}", warning.render("warning"));
+    }
+    if args.dry_run {
+        let dry = wiring::dry_run(config)?;
+        eprintln!("dry run: everything is decided on copies; nothing is kept");
+        return run_config(&dry.config, args);
+    }
+    run_config(&config, args)
+}
+
+fn run_config(config: &Config, args: &RunArgs) -> Outcome {
+    let runtime = super::runtime()?;
+    let began = Instant::now();
+    let (ends, counts, before) = runtime.block_on(async {
+        let options = RunOptions { again: args.again, adopt: args.adopt, read_sources: true };
+        let listening = wiring::listen(config)?;
+        let probe = steps::probe();
+        let mut running = wiring::start(config, &args.flows, options, probe, Some(&listening)).await?;
+        let server = Server::start(config, &mut running, listening).await?;
+        let ends = until_ended(config, &running).await;
+        let before = running.decided_before.clone();
+        let counts: Vec<FlowCounts> = running.flows.iter().map(|flow| flow.handle.stats()).collect();
+        server.stop().await;
+        Ok::<_, Failure>((ends, counts, before))
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    conclude(config, args, &ends, &counts, &before, began.elapsed())
+}
+
+/// Waits for the flows, passing signals on to them, with a bar where somebody watches.
+async fn until_ended(config: &Config, running: &Running) -> Vec<FlowEnd> {
+    let bar = progress_bar(config, running);
+    let mut signals = Signals::new();
+    let mut asked = false;
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            () = signals.next() => {
+                if asked {
+                    // The second signal means at once: what was committed is found again at the next start.
+                    std::process::exit(130);
+                }
+                asked = true;
+                tracing::info!("drains what is under way and stops; a second signal stops at once");
+                running.flows.iter().for_each(|flow| flow.handle.shut_down());
+            }
+            _ = tick.tick() => {
+                show_progress(&bar, running);
+            }
+            ends = all_ended(running) => {
+                bar.finish_and_clear();
+                return ends;
+            }
+        }
+    }
+}
+
+async fn all_ended(running: &Running) -> Vec<FlowEnd> {
+    let mut ends = Vec::with_capacity(running.flows.len());
+    for flow in &running.flows {
+        ends.push(flow.handle.wait().await);
+    }
+    ends
+}
+
+fn progress_bar(config: &Config, running: &Running) -> ProgressBar {
+    let follows = |source: &SourceConfig| !matches!(source, SourceConfig::File { follow: false, .. });
+    let is_endless = running.flows.iter().any(|flow| follows(&flow.config.source));
+    if is_endless || !std::io::stderr().is_terminal() || config.flows.is_empty() {
+        return ProgressBar::hidden();
+    }
+    let template = "{spinner} {human_pos} decided, {per_sec}, {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
+
+fn show_progress(bar: &ProgressBar, running: &Running) {
+    if bar.is_hidden() {
+        return;
+    }
+    let mut decided = 0;
+    let mut not_applied = 0;
+    for flow in &running.flows {
+        for ((verdict, _), count) in &flow.handle.stats().decisions {
+            decided += count;
+            not_applied += if *verdict == "applied" { 0 } else { *count };
+        }
+    }
+    bar.set_position(decided);
+    bar.set_message(format!("{not_applied} of them not applied"));
+}
+
+struct Signals {
+    terminate: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    fn new() -> Self {
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        Self { terminate: terminate.ok() }
+    }
+
+    async fn next(&mut self) {
+        let interrupt = tokio::signal::ctrl_c();
+        match &mut self.terminate {
+            None => drop(interrupt.await),
+            Some(terminate) => tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            },
+        }
+    }
+}
+
+/// Prints summary and books, writes the metrics, and gives the exit code.
+fn conclude(
+    config: &Config,
+    args: &RunArgs,
+    ends: &[FlowEnd],
+    counts: &[FlowCounts],
+    decided_before: &[u64],
+    took: Duration,
+) -> Outcome {
+    let report = count_again(config, &args.flows, AuditOptions { identified: false, names_max: NAMES_MAX })?;
+    if let Some(path) = &args.metrics_file {
+        let text = metrics_text(config, args, counts, &report);
+        std::fs::write(path, text)
+            .map_err(|error| Failure::usage(format!("{} can't be written: {error}", path.display())))?;
+    }
+    let exit = exit_of(args, ends, counts, &report);
+    if args.json {
+        println!("{}", summary_json(&report, ends, counts, decided_before, took, exit));
+    } else {
+        for ((flow, end), (counts, before)) in
+            report.flows.iter().zip(ends).zip(counts.iter().zip(decided_before))
+        {
+            println!("{}", summary_line(flow.flow.as_str(), end, counts, *before, took));
+        }
+        println!();
+        print!("{}", recount_audit::render::text(&report));
+    }
+    Ok(exit)
+}
+
+fn decided(counts: &FlowCounts) -> u64 {
+    counts.decisions.values().sum()
+}
+
+fn summary_line(flow: &str, end: &FlowEnd, counts: &FlowCounts, before: u64, took: Duration) -> String {
+    let new = decided(counts);
+    let what = match end {
+        FlowEnd::Stopped(stops) => {
+            let sentences: Vec<_> = stops.iter().map(ToString::to_string).collect();
+            return format!("flow {flow} stopped after {new} decisions: {}", sentences.join("; "));
+        }
+        FlowEnd::ShutDown => "shut down",
+        FlowEnd::Drained => "drained",
+    };
+    if new == 0 && before > 0 {
+        return format!("flow {flow} {what}: {before} already decided, nothing new; --again reads the source anew");
+    }
+    let seconds = took.as_secs_f64();
+    let rate = new as f64 / seconds.max(0.001);
+    format!("flow {flow} {what}: {new} decided in {seconds:.1} s ({rate:.0} a second), {before} were decided before")
+}
+
+fn exit_of(args: &RunArgs, ends: &[FlowEnd], counts: &[FlowCounts], report: &AuditReport) -> Exit {
+    if ends.iter().any(|end| matches!(end, FlowEnd::Stopped(_))) {
+        return Exit::NotWell;
+    }
+    let count = |word: &str| -> u64 {
+        let of_flow = |counts: &FlowCounts| -> u64 {
+            counts.decisions.iter().filter(|((verdict, _), _)| *verdict == word).map(|(_, n)| *n).sum()
+        };
+        counts.iter().map(of_flow).sum()
+    };
+    let failed = args.fail_on.iter().any(|what| match what {
+        FailOn::DeadLetters => count("dead-lettered") > 0,
+        FailOn::Skips => count("skipped") > 0,
+        FailOn::Flags => counts.iter().any(|counts| counts.flags.values().any(|n| *n > 0)),
+    });
+    if failed { Exit::NotWell } else { Exit::from_code(i32::from(report.exit_code())) }
+}
+
+fn metrics_text(config: &Config, args: &RunArgs, counts: &[FlowCounts], report: &AuditReport) -> String {
+    let is_wanted = |name: &str| args.flows.is_empty() || args.flows.iter().any(|wanted| wanted == name);
+    let flows = config.flows.iter().filter(|flow| is_wanted(flow.spec.flow.as_str()));
+    let metrics: Vec<FlowMetrics<'_>> = flows
+        .zip(counts)
+        .map(|(config, counts)| {
+            let audited = report.flows.iter().find(|flow| flow.flow == config.spec.flow);
+            FlowMetrics {
+                config,
+                counts: counts.clone(),
+                books: audited.map(book_metrics).unwrap_or_default(),
+                book_counts: audited.map(|flow| flow.books.counts),
+                audit_completed_s: Some(report.at.0 / 1000),
+            }
+        })
+        .collect();
+    render(&metrics)
+}
+
+fn summary_json(
+    report: &AuditReport,
+    ends: &[FlowEnd],
+    counts: &[FlowCounts],
+    decided_before: &[u64],
+    took: Duration,
+    exit: Exit,
+) -> serde_json::Value {
+    let mut json = report.json();
+    json["command"] = "run".into();
+    json["exit_code"] = exit.code().into();
+    json["took_ms"] = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).into();
+    let flows = json["flows"].as_array_mut();
+    for (i, flow) in flows.into_iter().flatten().enumerate() {
+        let (word, stops) = match &ends[i] {
+            FlowEnd::Drained => ("drained", Vec::new()),
+            FlowEnd::ShutDown => ("shut down", Vec::new()),
+            FlowEnd::Stopped(stops) => {
+                let json = stops.iter().map(|stop| {
+                    serde_json::json!({ "reason": stop.reason.as_str(), "sentence": stop.sentence })
+                });
+                ("stopped", json.collect())
+            }
+        };
+        flow["end"] = word.into();
+        flow["stops"] = stops.into();
+        flow["decided_now"] = decided(&counts[i]).into();
+        flow["decided_before"] = decided_before[i].into();
+        flow["attempts"] = counts[i].attempts.into();
+        flow["batches"] = counts[i].batches.into();
+    }
+    json
+}

@@ -1,0 +1,337 @@
+//! What a flow does with events that passed: SQL or HTTP handlers.
+
+use super::fault::Place;
+use super::flow::{Places, declare};
+use super::raw::RawTable;
+use super::resolve::Context;
+use super::sql_text::SqlText;
+use super::{EffectConfig, HttpRoute, ReasonInfo, ReasonOrigin, ReasonVerdict};
+use recount_checks::RouteRule;
+use recount_engine::{EffectRows, OtherwiseRule, OtherwiseVerdict, SqlRoute, SqlStatement};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What all `apply` of a flow come to.
+#[derive(Debug)]
+pub(super) struct Applies {
+    /// For the checks.
+    pub routes: Vec<RouteRule>,
+    /// For the effect.
+    pub effect: EffectConfig,
+    /// Whether anything may ask for another attempt.
+    pub may_retry: bool,
+}
+
+impl Applies {
+    pub fn is_sql(&self) -> bool {
+        matches!(self.effect, EffectConfig::Sql { .. })
+    }
+
+    pub fn is_http(&self) -> bool {
+        matches!(self.effect, EffectConfig::Http { .. })
+    }
+}
+
+/// One `apply`, of either kind.
+enum One {
+    Sql(SqlRoute),
+    Http(HttpRoute),
+}
+
+/// Resolves all `apply` of a flow.
+pub(super) fn resolve(
+    table: &RawTable,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+    places: &mut Places,
+) -> Applies {
+    let tables = table.tables("apply");
+    if tables.is_empty() {
+        let message =
+            "the flow has no `apply`: what passes its checks counts as applied, and nothing is done";
+        context.sink.warn(&table.at, message, format!("write: [{}.apply]", table.at.key));
+    }
+    let mut routes = Vec::new();
+    let mut ones = Vec::new();
+    for (index, apply) in tables.iter().enumerate() {
+        route_places(index, apply, places);
+        if index + 1 < tables.len() && !apply.has("when") {
+            let help = "write: when = \"meta.type == 'order.placed'\"".to_owned();
+            let message = "this `apply` takes every event, so those after it are never reached";
+            context.sink.fault(&apply.at, message, help);
+        }
+        let with = apply.pairs("with");
+        routes.push(RouteRule {
+            when: apply.text("when"),
+            with: with.iter().map(|(name, text)| (name.clone(), text.value.clone())).collect(),
+        });
+        ones.extend(one(apply, context, reasons));
+    }
+    let may_retry = ones.iter().any(|one| matches!(one, One::Http(_)))
+        || reasons.iter().any(|reason| reason.verdict == ReasonVerdict::Retry);
+    Applies { routes, effect: together(tables, ones, reasons, context), may_retry }
+}
+
+fn route_places(index: usize, apply: &RawTable, places: &mut Places) {
+    let rule = format!("apply[{index}]");
+    for key in ["when", "sql", "rows", "effects", "http", "database", "with"] {
+        if apply.has(key) {
+            places.insert(format!("{rule}.{key}"), apply.place(key));
+        }
+    }
+    for (index, sql) in apply.texts("sql").iter().enumerate() {
+        places.insert(format!("{rule}.sql[{index}]"), sql.at.clone());
+    }
+    for (name, expression) in apply.pairs("with") {
+        places.insert(format!("{rule}.with.{name}"), expression.at.clone());
+    }
+    for (index, otherwise) in apply.tables("otherwise").iter().enumerate() {
+        places.insert(format!("{rule}.otherwise[{index}].when"), otherwise.place("when"));
+        places.insert(format!("{rule}.otherwise[{index}]"), otherwise.at.clone());
+    }
+    places.insert(rule, apply.at.clone());
+}
+
+fn one(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> Option<One> {
+    let only = |names: &[&str], what: &str, context: &mut Context<'_, '_>| {
+        for name in names.iter().filter(|name| apply.has(name)) {
+            let message = format!("`{name}` stands only with `{what}`");
+            context.sink.fault(&apply.place(name), message, format!("leave `{name}` out"));
+        }
+    };
+    match (apply.has("sql"), apply.has("http")) {
+        (true, true) => {
+            let message = "an `apply` is either SQL or a handler, and this names both";
+            context.sink.fault(&apply.place("http"), message, "leave one out".to_owned());
+            Some(One::Sql(sql_route(apply, context, reasons)))
+        }
+        (true, false) => {
+            only(&["deadline", "token", "reason"], "http", context);
+            Some(One::Sql(sql_route(apply, context, reasons)))
+        }
+        (false, true) => {
+            only(&["database", "with", "rows", "effects", "otherwise"], "sql", context);
+            Some(One::Http(http_route(apply, context, reasons)))
+        }
+        (false, false) => {
+            let message = "this `apply` names neither `sql` nor `http`";
+            let help = "write: database, sql, with and rows, or: http = \"http://localhost:8000/reserve\"";
+            context.sink.fault(&apply.at, message, help.to_owned());
+            None
+        }
+    }
+}
+
+fn sql_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> SqlRoute {
+    database(apply, context);
+    let params: Vec<String> = apply.pairs("with").iter().map(|(name, _)| name.clone()).collect();
+    let mut used = BTreeSet::new();
+    let texts = apply.texts("sql");
+    for text in texts {
+        let sql = SqlText::read(&text.value);
+        if let Some(message) = sql.statement_fault() {
+            context.sink.fault(&text.at, message, None);
+        }
+        check_params(&sql, &text.at, &params, context);
+        used.extend(sql.params);
+    }
+    let rows = apply.rows("rows");
+    if !apply.has("rows") {
+        let help = "write: rows = 1 (or a range, \"1..3\"; \"any\" where every number is right)".to_owned();
+        context.sink.fault(
+            &apply.at,
+            "this `apply` doesn't say how many `rows` each statement changes",
+            help,
+        );
+    } else if rows.len() > 1 && rows.len() != texts.len() {
+        let message = format!("`rows` lists {} numbers for {} statements", rows.len(), texts.len());
+        context.sink.fault(
+            &apply.place("rows"),
+            message,
+            "write one for each statement, in order".to_owned(),
+        );
+    }
+    let range = |index: usize| rows.get(index).or(rows.first()).copied();
+    let statements = texts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| Some(SqlStatement { sql: text.value.clone(), rows: range(index)? }));
+    let statements = statements.collect();
+    let otherwise = otherwises(apply, &params, &mut used, context, reasons);
+    for (name, expression) in apply.pairs("with") {
+        if !used.contains(name) {
+            let message = format!("no statement uses :{name}");
+            context.sink.warn(&expression.at, message, format!("leave it out, or write :{name} in `sql`"));
+        }
+    }
+    SqlRoute { statements, params, otherwise }
+}
+
+fn database(apply: &RawTable, context: &mut Context<'_, '_>) {
+    let at = apply.place("database");
+    match apply.text("database") {
+        Some(name) if context.databases.contains(&name) => {}
+        Some(name) => {
+            let known = context.databases.clone();
+            context.unknown_name(
+                &at,
+                "database",
+                &name,
+                &known,
+                "[database.NAME] with url = \"sqlite:PATH\"",
+            );
+        }
+        None if apply.has("database") => {}
+        None => {
+            let message = "this `apply` doesn't say in which `database`";
+            context.sink.fault(&at, message, "write: database = \"shop\", and [database.shop]".to_owned());
+        }
+    }
+}
+
+fn check_params(sql: &SqlText, at: &Place, params: &[String], context: &mut Context<'_, '_>) {
+    for name in sql.params.iter().filter(|name| !params.contains(name)) {
+        let message = format!("the statement names :{name}, and `with` doesn't say what that is");
+        let help = format!("write: with = {{ {name} = \"event.{name}\" }}");
+        context.sink.fault(at, message, help);
+    }
+}
+
+fn otherwises(
+    apply: &RawTable,
+    params: &[String],
+    used: &mut BTreeSet<String>,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+) -> Vec<OtherwiseRule> {
+    let tables = apply.tables("otherwise");
+    let mut rules = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        if index + 1 < tables.len() && !table.has("when") {
+            let message = "this `otherwise` always holds, so those after it are never reached";
+            context.sink.fault(&table.at, message, "write a `when`, or put it last".to_owned());
+        }
+        let when = table.text("when");
+        if let Some(query) = &when {
+            let sql = SqlText::read(query);
+            let at = table.place("when");
+            if let Some(message) = sql.query_fault() {
+                let help =
+                    "write: when = \"SELECT NOT EXISTS (SELECT 1 FROM stock WHERE sku = :sku)\"".to_owned();
+                context.sink.fault(&at, message, help);
+            }
+            check_params(&sql, &at, params, context);
+            used.extend(sql.params);
+        }
+        let origin = ReasonOrigin::Otherwise(when.clone());
+        if let Some((verdict, reason)) = declared(table, origin, context, reasons) {
+            let because = table.text("because").unwrap_or_default();
+            rules.push(OtherwiseRule { when, verdict, reason, because });
+        }
+    }
+    rules
+}
+
+fn declared(
+    table: &RawTable,
+    origin: ReasonOrigin,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+) -> Option<(OtherwiseVerdict, recount_model::ReasonCode)> {
+    let verdicts = match table.text("verdict").as_deref() {
+        Some("skip") => Some((OtherwiseVerdict::Skip, ReasonVerdict::Skip)),
+        Some("dead-letter") => Some((OtherwiseVerdict::DeadLetter, ReasonVerdict::DeadLetter)),
+        Some("retry") => Some((OtherwiseVerdict::Retry, ReasonVerdict::Retry)),
+        _ => None,
+    };
+    let reason = declare(table, verdicts.map(|(_, verdict)| verdict), origin, context, reasons)?;
+    Some((verdicts?.0, reason))
+}
+
+fn http_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> HttpRoute {
+    let url = apply.text("http").unwrap_or_default();
+    let at = apply.place("http");
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(rest));
+    if authority.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
+        let help = "write: http = \"http://localhost:8000/reserve\"".to_owned();
+        context.sink.fault(&at, format!("{url:?} is not the address of a handler"), help);
+    } else if authority.contains('@') {
+        context.sink.mask(at.span.clone());
+        let message =
+            "the address holds a name or password, and this file is kept in the ledger as it is written";
+        context.sink.fault(&at, message, "write: token = \"${HANDLER_TOKEN}\"".to_owned());
+    }
+    for table in apply.tables("reason") {
+        declared(table, ReasonOrigin::Handler, context, reasons);
+    }
+    HttpRoute { url, deadline_ms: apply.quantity("deadline"), token: apply.secret("token", &context.folder) }
+}
+
+/// One flow has one database, one way of counting effects, and either SQL or handlers.
+fn together(
+    tables: &[RawTable],
+    ones: Vec<One>,
+    reasons: &[ReasonInfo],
+    context: &mut Context<'_, '_>,
+) -> EffectConfig {
+    let Some(first) = tables.first() else { return EffectConfig::None };
+    let kind = |table: &RawTable| if table.has("http") { "http" } else { "sql" };
+    let effects = effect_rows(first, context);
+    for table in &tables[1..] {
+        if kind(table) != kind(first) {
+            let message = "all `apply` of a flow are of one kind, and the first is of another";
+            let help = "put those with `http` and those with `sql` into two flows".to_owned();
+            context.sink.fault(&table.place(kind(table)), message, help);
+        } else if table.text("database") != first.text("database") && table.has("database") {
+            let message =
+                "all `apply` of a flow have the same database, so that one transaction holds a batch";
+            context.sink.fault(&table.place("database"), message, "make two flows".to_owned());
+        } else if table.has("effects") && effect_rows(table, context) != effects {
+            let message = "all `apply` of a flow count their effects in the same way";
+            context.sink.fault(&table.place("effects"), message, "write it as in the first".to_owned());
+        }
+    }
+    let mut sql = Vec::new();
+    let mut http = Vec::new();
+    for one in ones {
+        match one {
+            One::Sql(route) => sql.push(route),
+            One::Http(route) => http.push(route),
+        }
+    }
+    if kind(first) == "http" {
+        EffectConfig::Http { routes: http, reasons: handler_reasons(reasons) }
+    } else {
+        EffectConfig::Sql { database: first.text("database").unwrap_or_default(), routes: sql, effects }
+    }
+}
+
+fn handler_reasons(reasons: &[ReasonInfo]) -> BTreeMap<recount_model::ReasonCode, OtherwiseVerdict> {
+    let verdict = |reason: &ReasonInfo| match reason.verdict {
+        ReasonVerdict::Skip => OtherwiseVerdict::Skip,
+        ReasonVerdict::Retry => OtherwiseVerdict::Retry,
+        _ => OtherwiseVerdict::DeadLetter,
+    };
+    let handlers = reasons.iter().filter(|reason| reason.origin == ReasonOrigin::Handler);
+    handlers.map(|reason| (reason.code.clone(), verdict(reason))).collect()
+}
+
+fn effect_rows(table: &RawTable, context: &mut Context<'_, '_>) -> EffectRows {
+    if let Some(custom) = table.table("effects") {
+        let sql = custom.text("sql").unwrap_or_default();
+        if custom.has("sql") {
+            let text = SqlText::read(&sql);
+            let fault = text.query_fault().or_else(|| {
+                let param = text.params.first()?;
+                Some(format!("this query counts all effects, so it has no parameter :{param}"))
+            });
+            if let Some(message) = fault {
+                context.sink.fault(&custom.place("sql"), message, None);
+            }
+        }
+        return EffectRows::Custom { sql, id: custom.text("id") };
+    }
+    match table.text("effects").as_deref() {
+        Some("none") => EffectRows::None,
+        _ => EffectRows::Table,
+    }
+}

@@ -1,0 +1,405 @@
+//! The tables of a flow: described once.
+
+use super::spec::{Kind, SQLSTATES_NOW, TableSpec, default, optional, required, table};
+
+/// One flow.
+pub const FLOW: TableSpec = TableSpec {
+    header: "[flow.NAME]",
+    doc: "One consumer: one source, checks, an effect. The name has lower-case letters, digits, `-` and `_`. In expressions `event` is the decoded payload (a CloudEvent's `data`) and `meta` the delivery: id, key, type, time, headers, partition, offset, taken_at.",
+    keys: &[
+        required("owner", Kind::Text, "\"inventory team\"", "Who answers for it."),
+        required(
+            "purpose",
+            Kind::Text,
+            "\"takes ordered units out of stock\"",
+            "What it is for, in one line.",
+        ),
+        required(
+            "source",
+            Kind::Table(&SOURCE),
+            "{ file = \"orders.ndjson\" }",
+            "Where its events come from.",
+        ),
+        default(
+            "mode",
+            Kind::Word(&["run", "observe"]),
+            "\"run\"",
+            "`run`: Recount owns the loop. `observe` comes later.",
+        ),
+        default(
+            "decode",
+            Kind::Word(&["json", "text", "bytes", "avro", "protobuf"]),
+            "\"json\"",
+            "How bytes become an event. `text`: `event` is the string. `bytes`: `event.bytes` is the length. `avro` and `protobuf` come later.",
+        ),
+        optional(
+            "id",
+            Kind::Cel,
+            "\"event.id\"",
+            "The event's id. Without it: the CloudEvent's; where `decode` is not `json`, the position.",
+        ),
+        optional(
+            "type",
+            Kind::Cel,
+            "\"event.type\"",
+            "The event's type (`meta.type`), for plain JSON; a CloudEvent brings its own.",
+        ),
+        optional(
+            "time",
+            Kind::Cel,
+            "\"event.placed_at\"",
+            "When it happened: RFC 3339 text or Unix milliseconds. A CloudEvent brings its own.",
+        ),
+        optional(
+            "key",
+            Kind::Cel,
+            "\"event.sku\"",
+            "Events of one key are applied in order, and wait behind one that is retried. Without it: the delivery's own key, or none.",
+        ),
+        optional(
+            "schema",
+            Kind::Path,
+            "\"order-placed.schema.json\"",
+            "A JSON Schema; what fails it is dead-lettered, `schema_mismatch`. Fields named in expressions are looked up in it.",
+        ),
+        optional(
+            "ignore",
+            Kind::Texts("types"),
+            "[\"order.viewed\"]",
+            "Types (`meta.type`) that are skipped, `not_for_this_flow`.",
+        ),
+        optional(
+            "secret",
+            Kind::Texts("paths"),
+            "[\"event.customer_id\"]",
+            "Fields whose values never reach logs, metrics, pages, evidence or alerts.",
+        ),
+        optional(
+            "expect",
+            Kind::Rate,
+            "\"1 per 15m\"",
+            "At least so many events in that time; a longer silence is not working. Without it nothing is claimed about silence.",
+        ),
+        default(
+            "open_max",
+            Kind::Duration,
+            "\"5m\"",
+            "How long an event may stay undecided before the flow is not working.",
+        ),
+        optional(
+            "at_most",
+            Kind::Budgets,
+            "{ duplicate = \"5% of 1000\" }",
+            "Budgets of built-in reasons, where `1% of 1000` isn't right (`not_for_this_flow` and `accepted` have `any`).",
+        ),
+        table("check", Kind::Tables(&CHECK), "What must hold, in order."),
+        table("apply", Kind::OneOrMore(&APPLY), "The effect; several with `when`."),
+        table("retry", Kind::Table(&RETRY), "Trying one event again."),
+        table(
+            "hold",
+            Kind::Table(&HOLD),
+            "What may wait behind held keys, in a partition. At the bound the partition stops and says so.",
+        ),
+        table("batch", Kind::Table(&BATCH), "What one transaction takes; whichever comes first."),
+        default(
+            "dedupe",
+            Kind::WordOrTable(&["exact"], &DEDUPE),
+            "{ events = 100000 }",
+            "Within what duplicates are found, in the partition. `\"exact\"` (in the flow, for ever) comes later.",
+        ),
+        default(
+            "breaker",
+            Kind::WordOrTable(&["pause", "alert"], &BREAKER),
+            "\"pause\"",
+            "What happens when too many are not applied: the flow pauses until `recount resume`, or it only says so. A table also sets the share.",
+        ),
+        table("away", Kind::Table(&AWAY), "Waiting while the database or handler is away."),
+        default(
+            "payload_max",
+            Kind::Size,
+            "\"1MiB\"",
+            "Larger payloads are dead-lettered, `payload_too_large`, with the bytes up to this limit.",
+        ),
+        default(
+            "depth_max",
+            Kind::Integer(1, 512),
+            "64",
+            "JSON nested deeper is dead-lettered, `decode_failed`.",
+        ),
+        default(
+            "keep_skipped",
+            Kind::Size,
+            "\"64KiB\"",
+            "Payloads of skipped events are kept up to this size, so that they can be replayed; 0 keeps none.",
+        ),
+        default(
+            "ledger_waiting",
+            Kind::Integer(1, 1000),
+            "8",
+            "At most so many committed batches may wait for the ledger; then the flow waits.",
+        ),
+    ],
+};
+
+const SOURCE: TableSpec = TableSpec {
+    header: "[flow.NAME.source]",
+    doc: "Exactly one of `file` and `http` (or, later, `broker`).",
+    keys: &[
+        optional(
+            "file",
+            Kind::Path,
+            "\"orders.ndjson\"",
+            "A file of one event a line; plain, `.gz` or `.zst`. A folder: each file in it is a partition. `-`: standard input, spooled to the embedded log first.",
+        ),
+        default(
+            "follow",
+            Kind::Bool,
+            "false",
+            "Wait for more at the end of the file; a rotated file is read to its end first. Only for plain files.",
+        ),
+        optional(
+            "http",
+            Kind::Text,
+            "\"/orders\"",
+            "A path under which `[server]` takes CloudEvents (structured, binary, batch) and plain JSON. Durable before 202 is answered.",
+        ),
+        optional("broker", Kind::Text, "\"main\"", "A `[broker.NAME]`. Comes later."),
+        optional("topic", Kind::Text, "\"orders\"", "The broker's topic. Comes later."),
+        optional("group", Kind::Text, "\"inventory\"", "The consumer group. Comes later."),
+    ],
+};
+
+const CHECK: TableSpec = TableSpec {
+    header: "[[flow.NAME.check]]",
+    doc: "Something that must hold. The first that doesn't, and isn't a `flag`, decides.",
+    keys: &[
+        required(
+            "reason",
+            Kind::Reason,
+            "\"zero_quantity\"",
+            "The code given where it doesn't hold: snake_case, once in a flow, not one of the built-in ones.",
+        ),
+        required(
+            "that",
+            Kind::Cel,
+            "\"event.quantity > 0\"",
+            "What must hold. Where it can't be evaluated the event is dead-lettered, `check_unevaluable`.",
+        ),
+        required(
+            "otherwise",
+            Kind::Word(&["skip", "dead-letter", "flag"]),
+            "\"skip\"",
+            "What then. `flag`: it passes and is counted, an assumption.",
+        ),
+        required(
+            "because",
+            Kind::Text,
+            "\"an order line for nothing takes nothing out of stock\"",
+            "Why, in one sentence.",
+        ),
+        optional(
+            "at_most",
+            Kind::Budget,
+            "\"2% of 1000\"",
+            "The budget. Required for `skip` and `flag`; `1% of 1000` for `dead-letter`.",
+        ),
+        optional("review_by", Kind::Date, "2027-06-01", "When somebody should look at it again."),
+    ],
+};
+
+const APPLY: TableSpec = TableSpec {
+    header: "[flow.NAME.apply]",
+    doc: "What is done with an event that passed: SQL in a database, or an HTTP handler. Given several times as `[[flow.NAME.apply]]`, each but the last needs `when`; the first whose `when` holds is taken, and none is `no_route`.",
+    keys: &[
+        optional("when", Kind::Cel, "\"meta.type == 'order.placed'\"", "Which events it is for."),
+        optional(
+            "database",
+            Kind::Text,
+            "\"shop\"",
+            "A `[database.NAME]`. All `apply` of a flow have the same.",
+        ),
+        optional(
+            "sql",
+            Kind::Texts("SQL statements"),
+            "\"UPDATE stock SET on_hand = on_hand - :quantity WHERE sku = :sku\"",
+            "One statement or a list, run in order, all or nothing. The transaction is Recount's: no BEGIN, COMMIT, ROLLBACK, `OR ROLLBACK`.",
+        ),
+        optional(
+            "with",
+            Kind::Expressions,
+            "{ quantity = \"event.quantity\", sku = \"event.sku\" }",
+            "The statement's parameters. Nothing is bound by magic. One that can't be had is `parameter_missing`.",
+        ),
+        optional(
+            "rows",
+            Kind::Rows,
+            "1",
+            "How many rows each statement must change: a number, `\"1..3\"`, `\"1..\"`, `\"any\"`, or a list, one for each statement. Required with `sql`. Anything else is not applied and leaves nothing behind.",
+        ),
+        default(
+            "effects",
+            Kind::WordOrTable(&["recount_effect", "none"], &EFFECTS),
+            "\"recount_effect\"",
+            "How effects are counted: a row an effect in the same transaction, a query of your own, or not at all (then the books are attested by the commit, not counted).",
+        ),
+        optional(
+            "sqlstates",
+            Kind::Later(SQLSTATES_NOW),
+            "[\"P0001\"]",
+            "SQLSTATEs that are the event's fault, beside classes 22, 23 and P0001. Comes later, with PostgreSQL: SQLite has none, and its constraint, mismatch, too-big, overflow and JSON errors are the event's fault as they are.",
+        ),
+        optional(
+            "http",
+            Kind::Text,
+            "\"http://localhost:8000/reserve\"",
+            "A handler. It must answer with a verdict for each event it was sent; one it leaves out is `no_verdict`.",
+        ),
+        default(
+            "deadline",
+            Kind::Duration,
+            "\"10s\"",
+            "How long the handler has for a batch. Past it the batch is sent again with the same `Idempotency-Key`.",
+        ),
+        optional("token", Kind::Secret, "\"${HANDLER_TOKEN}\"", "Bearer token sent to the handler."),
+        table("reason", Kind::Tables(&HANDLER_REASON), "Reasons that the handler may give."),
+        table(
+            "otherwise",
+            Kind::Tables(&OTHERWISE),
+            "What it means when a statement changed another number of rows.",
+        ),
+    ],
+};
+
+const EFFECTS: TableSpec = TableSpec {
+    header: "[flow.NAME.apply.effects]",
+    doc: "Your own count of effects.",
+    keys: &[
+        required("sql", Kind::Text, "\"SELECT order_id FROM movement\"", "A query with one row an effect."),
+        optional(
+            "id",
+            Kind::Text,
+            "\"order_id\"",
+            "Its column with the event's id; without it effects are only counted.",
+        ),
+    ],
+};
+
+const OTHERWISE: TableSpec = TableSpec {
+    header: "[[flow.NAME.apply.otherwise]]",
+    doc: "The first whose `when` holds gives the verdict; none: `rows_unexpected`.",
+    keys: &[
+        optional(
+            "when",
+            Kind::Text,
+            "\"SELECT NOT EXISTS (SELECT 1 FROM stock WHERE sku = :sku)\"",
+            "A query with the parameters of `with`; holds if the first column of its first row is true. Without it: always. All but the last need one.",
+        ),
+        required(
+            "verdict",
+            Kind::Word(&["skip", "dead-letter", "retry"]),
+            "\"dead-letter\"",
+            "What becomes of the event.",
+        ),
+        required("reason", Kind::Reason, "\"unknown_sku\"", "Its code."),
+        required("because", Kind::Text, "\"no such article\"", "Why, in one sentence."),
+        optional(
+            "at_most",
+            Kind::Budget,
+            "\"3% of 1000\"",
+            "The budget. Required for `skip`; else `1% of 1000`.",
+        ),
+        optional("review_by", Kind::Date, "2027-06-01", "When somebody should look at it again."),
+    ],
+};
+
+const HANDLER_REASON: TableSpec = TableSpec {
+    header: "[[flow.NAME.apply.reason]]",
+    doc: "A reason that the handler may give. One that isn't declared is `undeclared_reason`.",
+    keys: &[
+        required("reason", Kind::Reason, "\"card_declined\"", "Its code."),
+        required(
+            "verdict",
+            Kind::Word(&["skip", "dead-letter", "retry"]),
+            "\"dead-letter\"",
+            "The verdict that it comes with.",
+        ),
+        required("because", Kind::Text, "\"the bank refused the card\"", "Why, in one sentence."),
+        optional(
+            "at_most",
+            Kind::Budget,
+            "\"3% of 1000\"",
+            "The budget. Required for `skip`; else `1% of 1000`.",
+        ),
+        optional("review_by", Kind::Date, "2027-06-01", "When somebody should look at it again."),
+    ],
+};
+
+const RETRY: TableSpec = TableSpec {
+    header: "[flow.NAME.retry]",
+    doc: "An event that asks for a retry holds its key; later events of the key wait behind it, others go on.",
+    keys: &[
+        default(
+            "attempts",
+            Kind::Integer(1, 1000),
+            "5",
+            "Attempts in all; then it is dead-lettered, `retries_exhausted`.",
+        ),
+        default("backoff", Kind::Duration, "\"200ms\"", "Before the second attempt; doubles each time."),
+        default("backoff_max", Kind::Duration, "\"30s\"", "The longest."),
+        default("jitter", Kind::Share, "0.2", "The share of the backoff that is taken off at random."),
+        default(
+            "after_last",
+            Kind::Word(&["go-on", "stay-held"]),
+            "\"go-on\"",
+            "What becomes of the key after the last attempt.",
+        ),
+    ],
+};
+
+const HOLD: TableSpec = TableSpec {
+    header: "[flow.NAME.hold]",
+    doc: "Memory for events that wait behind a held key.",
+    keys: &[
+        default("events", Kind::Integer(1, 10_000_000), "10000", "So many events."),
+        default("bytes", Kind::Size, "\"64MiB\"", "So many payload bytes."),
+    ],
+};
+
+const BATCH: TableSpec = TableSpec {
+    header: "[flow.NAME.batch]",
+    doc: "How much is taken from the source at a time.",
+    keys: &[
+        default("events", Kind::Integer(1, 100_000), "500", "So many events."),
+        default("bytes", Kind::Size, "\"4MiB\"", "So many payload bytes, but always one event."),
+        default("wait", Kind::Duration, "\"50ms\"", "So long for the first event."),
+    ],
+};
+
+const DEDUPE: TableSpec = TableSpec {
+    header: "[flow.NAME.dedupe]",
+    doc: "Full ids are compared, never only hashes.",
+    keys: &[default(
+        "events",
+        Kind::Integer(0, 10_000_000),
+        "100000",
+        "Among the last so many events with an id; 0 looks for none.",
+    )],
+};
+
+const BREAKER: TableSpec = TableSpec {
+    header: "[flow.NAME.breaker]",
+    doc: "Reasons whose budget is `any` don't count.",
+    keys: &[
+        default("share", Kind::Budget, "\"50% of 1000\"", "So many not applied among the last so many."),
+        default("then", Kind::Word(&["pause", "alert"]), "\"pause\"", "What then."),
+    ],
+};
+
+const AWAY: TableSpec = TableSpec {
+    header: "[flow.NAME.away]",
+    doc: "The flow waits; no event is blamed and no attempt is counted.",
+    keys: &[
+        default("backoff", Kind::Duration, "\"500ms\"", "The first wait; doubles each time."),
+        default("backoff_max", Kind::Duration, "\"30s\"", "The longest."),
+    ],
+};

@@ -1,0 +1,396 @@
+//! `recount.toml`: from text to a [`Config`] that is resolved and valid, or to all of its faults at once,
+//! each with file, line and what to write instead.
+//!
+//! Two stages. [`raw`] holds the text against one description of every table and key ([`tables`]), which
+//! also generates `docs/config-reference.md`. [`resolve`] asks whether what is written fits together.
+
+mod apply;
+mod fault;
+mod fields;
+mod flow;
+mod flow_tables;
+mod origin;
+mod raw;
+mod reconcile;
+pub mod reference;
+mod resolve;
+mod scalar;
+mod secret;
+pub mod spec;
+mod sql_text;
+mod tables;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Fault, Faults};
+pub(crate) use fault::{count, distance};
+pub use scalar::{Expect, rows_text, size_text};
+pub use secret::{Secret, SecretError, SecretText, expand_env};
+pub use tables::ROOT;
+
+use fault::{Place, Sink};
+use recount_checks::{FlowRules, RuleFault};
+use recount_engine::{EffectRows, FlowSpec, OtherwiseVerdict, SqlRoute};
+use recount_model::{Amount, Budget, FlowName, ReasonCode};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A config file may have so many bytes.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// A config, resolved and valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// Where the ledger lies, and how it is kept.
+    pub ledger: LedgerConfig,
+    /// The HTTP side.
+    pub server: ServerConfig,
+    /// Log lines.
+    pub log: LogConfig,
+    /// Databases by name.
+    pub databases: BTreeMap<String, DatabaseConfig>,
+    /// In the order of the file.
+    pub flows: Vec<FlowConfig>,
+    /// In the order of the file.
+    pub reconciles: Vec<ReconcileConfig>,
+    /// What isn't wrong but should be looked at.
+    pub warnings: Vec<Fault>,
+    text: String,
+    files: Vec<(String, String)>,
+}
+
+/// `[ledger]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// The folder.
+    pub path: PathBuf,
+    /// A segment is closed at this age.
+    pub segment_ms: u64,
+    /// A segment is closed at this size.
+    pub segment_bytes: u64,
+    /// Older segments are dropped; none: never.
+    pub retention_ms: Option<u64>,
+    /// The oldest segments are dropped above this total; none: never.
+    pub retention_bytes: Option<u64>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Address and port. Loopback unless there is a token or an HMAC key.
+    pub listen: String,
+    /// Bearer token of requests.
+    pub token: Option<Secret>,
+    /// Key of an HMAC-SHA256 over the body.
+    pub hmac: Option<Secret>,
+    /// Larger bodies are refused.
+    pub body_bytes_max: usize,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How they look.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+}
+
+/// `[database.NAME]`: a SQLite file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// The URL as written; `${NAME}` stands in it unresolved.
+    pub url: String,
+    /// How long a statement waits for another's lock.
+    pub busy_timeout_ms: u64,
+    /// A statement that runs longer is interrupted.
+    pub statement_time_ms_max: u64,
+    folder: PathBuf,
+}
+
+/// Where a flow's events come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A file, or a folder of files.
+    File {
+        /// The path.
+        path: PathBuf,
+        /// Whether to wait for more at its end.
+        follow: bool,
+    },
+    /// Standard input (`file = "-"`).
+    Stdin,
+    /// Requests to the server.
+    Http {
+        /// The path of the URL, with its slash.
+        path: String,
+    },
+}
+
+/// What is done with events that pass.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EffectConfig {
+    /// SQL in a database; an event's route is the index.
+    Sql {
+        /// A key of [`Config::databases`].
+        database: String,
+        /// One for each `apply`.
+        routes: Vec<SqlRoute>,
+        /// How effects are counted.
+        effects: EffectRows,
+    },
+    /// HTTP handlers; an event's route is the index.
+    Http {
+        /// One for each `apply`.
+        routes: Vec<HttpRoute>,
+        /// The reasons that the handlers may give, with the verdicts that they come with.
+        reasons: BTreeMap<ReasonCode, OtherwiseVerdict>,
+    },
+    /// Nothing; events that pass are applied by their record alone.
+    None,
+}
+
+/// One `apply` with `http`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRoute {
+    /// Where to.
+    pub url: String,
+    /// For a batch.
+    pub deadline_ms: u64,
+    /// Bearer token sent along.
+    pub token: Option<Secret>,
+}
+
+/// What a reason says of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReasonVerdict {
+    /// Skipped.
+    Skip,
+    /// Dead-lettered.
+    DeadLetter,
+    /// Passes, and is counted.
+    Flag,
+    /// Tried again.
+    Retry,
+}
+
+/// Who gives a reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReasonOrigin {
+    /// Recount itself.
+    BuiltIn,
+    /// A check; its expression.
+    Check(String),
+    /// An `otherwise` of an effect; its query, where it has one.
+    Otherwise(Option<String>),
+    /// A handler.
+    Handler,
+}
+
+/// A reason that a flow may give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasonInfo {
+    /// The code.
+    pub code: ReasonCode,
+    /// What it says.
+    pub verdict: ReasonVerdict,
+    /// Its budget.
+    pub budget: Budget,
+    /// The sentence.
+    pub because: String,
+    /// When somebody should look at it again.
+    pub review_by: Option<jiff::civil::Date>,
+    /// Who gives it.
+    pub origin: ReasonOrigin,
+    /// The line of the config that declares it; 0 for built-in ones.
+    pub line: usize,
+}
+
+/// `[flow.NAME]`.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    /// For the loop. Its `config` is version 0 until the ledger has given one.
+    pub spec: FlowSpec,
+    /// For the checks.
+    pub rules: FlowRules,
+    /// Where events come from.
+    pub source: SourceConfig,
+    /// What is done with them.
+    pub effect: EffectConfig,
+    /// Silence longer than this is not working.
+    pub expect: Option<Expect>,
+    /// An event may stay undecided for so long.
+    pub open_ms_max: u64,
+    /// Every reason that it may give: declared ones in the order of the file, then built-in ones.
+    pub reasons: Vec<ReasonInfo>,
+    places: BTreeMap<String, Place>,
+}
+
+/// Which of a flow's events a reconcile sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SumOf {
+    /// Decoded, duplicates left out.
+    Received,
+    /// With the verdict `applied`.
+    Applied,
+}
+
+/// A sum over a flow's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowSum {
+    /// The flow.
+    pub flow: FlowName,
+    /// Which of the flow's measures (`FlowRules::measures`).
+    pub measure: usize,
+    /// Which events.
+    pub of: SumOf,
+    /// Reasons whose sums are taken off.
+    pub less: Vec<ReasonCode>,
+    /// The expression of the group, where there is one.
+    pub by: Option<String>,
+    /// Whether the group comes from a secret field: it is then counted, not named.
+    pub by_is_secret: bool,
+}
+
+/// The right side of a reconcile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RightSide {
+    /// A query.
+    Query {
+        /// A key of [`Config::databases`].
+        database: String,
+        /// One number; with `by`, rows of group and number.
+        sql: String,
+    },
+}
+
+/// `[[reconcile]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReconcileConfig {
+    /// What the equation says.
+    pub name: String,
+    /// What the events say.
+    pub left: FlowSum,
+    /// What should be equal to it.
+    pub right: RightSide,
+    /// The sides may differ by so much.
+    pub tolerance: Amount,
+    /// A difference is open for so long.
+    pub within_ms: Option<u64>,
+    /// The line of the config.
+    pub line: usize,
+}
+
+impl Config {
+    /// Reads a file, and the schemas that it names.
+    ///
+    /// # Errors
+    /// All faults at once, sorted by line.
+    pub fn load(path: &Path) -> Result<Self, Faults> {
+        let file = path.display().to_string();
+        let refused = |message: String, help: &str| Faults {
+            faults: vec![Fault::of_file(&file, message, Some(help.to_owned()))],
+            warnings: Vec::new(),
+        };
+        let unreadable = |error: std::io::Error| {
+            refused(format!("the config can't be read: {error}"), "name the file: recount run recount.toml")
+        };
+        let length = std::fs::metadata(path).map_err(unreadable)?.len();
+        if length > CONFIG_BYTES_MAX {
+            let message = format!("the config has {length} bytes, and {CONFIG_BYTES_MAX} are the limit");
+            return Err(refused(message, "is this the right file?"));
+        }
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| refused("the config is not UTF-8".to_owned(), "save it as UTF-8"))?;
+        Self::from_text(&text, path)
+    }
+
+    /// Reads a text as if it stood in the file `path`, from whose folder other files are found.
+    ///
+    /// # Errors
+    /// All faults at once, sorted by line.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, Faults> {
+        let file = path.display().to_string();
+        let mut sink = Sink::new(&file, text);
+        let raw = raw::read(&ROOT, text, &mut sink);
+        let config = resolve::resolve(&raw, text, path, &mut sink);
+        let (faults, warnings) = sink.finish();
+        if faults.is_empty() { Ok(Self { warnings, ..config }) } else { Err(Faults { faults, warnings }) }
+    }
+
+    /// The flow of this name.
+    pub fn flow(&self, name: &str) -> Option<&FlowConfig> {
+        self.flows.iter().find(|flow| flow.spec.flow.as_str() == name)
+    }
+
+    /// The text as written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A warning that somebody should have looked at a reason again by now.
+    pub(crate) fn review_overdue(&self, flow: &FlowConfig, reason: &ReasonInfo) -> Fault {
+        let date = reason.review_by.map(|date| date.to_string()).unwrap_or_default();
+        let message = format!("{} was to be reviewed by {date}", reason.code);
+        let help = format!("ask the {}: does it still hold? then set a new date", flow.spec.owner);
+        let start = self.text.split_inclusive('\n').take(reason.line.saturating_sub(1)).map(str::len).sum();
+        let end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        let key = format!("flow.{}.{}.review_by", flow.spec.flow, reason.code);
+        self.fault_in(&Place { span: start..end, key }, message, Some(help))
+    }
+
+    fn fault_in(&self, place: &Place, message: String, help: Option<String>) -> Fault {
+        let file = self.path.display().to_string();
+        let mut sink = Sink::new(&file, &self.text);
+        sink.fault(place, message, help);
+        sink.finish().0.remove(0)
+    }
+
+    /// Turns what a later stage found (a statement that the database refuses) into a fault with its line.
+    pub fn fault_at(&self, flow: &FlowName, found: &RuleFault) -> Fault {
+        let place = self
+            .flow(flow.as_str())
+            .and_then(|flow| flow::place_of(&flow.places, &found.rule))
+            .unwrap_or(Place { span: 0..0, key: format!("flow.{flow}") });
+        self.fault_in(&place, found.message.clone(), None)
+    }
+}
+
+impl DatabaseConfig {
+    /// The SQLite file, with `${NAME}` resolved now.
+    ///
+    /// # Errors
+    /// Where a variable isn't set. What the URL is has been checked before, unless it is all a variable.
+    pub fn sqlite_path(&self) -> Result<PathBuf, DatabaseUrlError> {
+        let url = expand_env(&self.url)?;
+        let path = resolve::sqlite_path(&url).ok_or(DatabaseUrlError::NotSqlite)?;
+        Ok(self.folder.join(path))
+    }
+}
+
+/// Why a database's file can't be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// A variable isn't set.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// It is of another kind, which only shows once variables are resolved.
+    #[error("the database's url is not sqlite:PATH; {}", spec::DATABASES_NOW)]
+    NotSqlite,
+}

@@ -1,0 +1,219 @@
+//! The second stage: what is written, made whole with defaults and held against itself.
+
+use super::fault::{Place, Sink, nearest};
+use super::raw::RawTable;
+use super::secret::expand_env;
+use super::spec::DATABASES_NOW;
+use super::{Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, flow, reconcile};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// What resolving needs at every place.
+pub(super) struct Context<'s, 't> {
+    pub sink: &'s mut Sink<'t>,
+    /// Relative paths start here.
+    pub folder: PathBuf,
+    /// Names of the databases that are declared, with whatever faults.
+    pub databases: Vec<String>,
+    /// Names of the brokers that are declared.
+    pub brokers: Vec<String>,
+    /// Names of the flows that are declared.
+    pub flows: Vec<String>,
+    /// Schemas that were read: path as written, and text.
+    pub files: Vec<(String, String)>,
+}
+
+/// Resolves everything. The result is worth nothing if the sink holds faults.
+pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'_>) -> Config {
+    let names = |table| raw.named(table).iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let folder = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => PathBuf::from("."),
+    };
+    let syntax_is_whole = sink.is_clean();
+    let mut context = Context {
+        sink,
+        folder,
+        databases: names("database"),
+        brokers: names("broker"),
+        flows: names("flow"),
+        files: Vec::new(),
+    };
+    let databases = databases(raw, &mut context);
+    let mut flows: Vec<_> =
+        raw.named("flow").iter().map(|(name, table)| flow::resolve(name, table, &mut context)).collect();
+    if flows.is_empty() && syntax_is_whole && !raw.has("flow") {
+        let at = Place { span: 0..0, key: "flow".into() };
+        let help = "write: [flow.reserve-stock], with owner, purpose, source and apply".to_owned();
+        context.sink.fault(&at, "there is no flow", help);
+    }
+    flow::check_http_paths(raw, &flows, &mut context);
+    let reconciles = reconcile::resolve(raw, &mut flows, &mut context);
+    for ((_, table), flow) in raw.named("flow").iter().zip(&flows) {
+        flow::check_rules(table, flow, &mut context);
+    }
+    for (name, table) in raw.named("alert") {
+        let message = format!("alert {name} is read, but this build sends no alerts yet");
+        context.sink.warn(&table.at, message, "watch the exit code, /health/working or /metrics".to_owned());
+    }
+    Config {
+        path: path.to_owned(),
+        ledger: ledger(raw, &context.folder),
+        server: server(raw, &mut context),
+        log: log(raw),
+        databases,
+        flows,
+        reconciles,
+        warnings: Vec::new(),
+        text: text.to_owned(),
+        files: context.files,
+    }
+}
+
+fn ledger(raw: &RawTable, folder: &Path) -> LedgerConfig {
+    let table = raw.table_or_defaults("ledger");
+    let segment = table.table_or_defaults("segment");
+    let retention = table.table_or_defaults("retention");
+    LedgerConfig {
+        path: folder.join(table.text("path").unwrap_or_default()),
+        segment_ms: segment.quantity("time"),
+        segment_bytes: segment.quantity("bytes"),
+        retention_ms: retention.quantity_if("age"),
+        retention_bytes: retention.quantity_if("bytes"),
+    }
+}
+
+fn log(raw: &RawTable) -> LogConfig {
+    let table = raw.table_or_defaults("log");
+    let format = match table.text("format").as_deref() {
+        Some("human") => LogFormat::Human,
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Auto,
+    };
+    LogConfig { format, level: table.text("level").unwrap_or_default() }
+}
+
+fn server(raw: &RawTable, context: &mut Context<'_, '_>) -> ServerConfig {
+    let table = raw.table_or_defaults("server");
+    let listen = table.text("listen").unwrap_or_default();
+    let token = table.secret("token", &context.folder);
+    let hmac = table.secret("hmac", &context.folder);
+    match is_loopback(&listen) {
+        None => {
+            let help = "write: listen = \"127.0.0.1:7601\"".to_owned();
+            context.sink.fault(
+                &table.place("listen"),
+                format!("`listen` takes an address and a port, and {listen:?} isn't that"),
+                help,
+            );
+        }
+        Some(false) if !table.has("token") && !table.has("hmac") => context.sink.fault(
+            &table.place("listen"),
+            format!("{listen} can be reached from other machines, and nothing asks who is calling"),
+            "add: token = \"${RECOUNT_TOKEN}\" (or hmac), or listen on 127.0.0.1".to_owned(),
+        ),
+        Some(_) => {}
+    }
+    ServerConfig { listen, token, hmac, body_bytes_max: table.count("body_max") }
+}
+
+/// Whether only this machine can reach it; `None` where it isn't an address with a port.
+fn is_loopback(listen: &str) -> Option<bool> {
+    if let Ok(address) = listen.parse::<SocketAddr>() {
+        return Some(match address.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        });
+    }
+    let (host, port) = listen.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    (host == "localhost").then_some(true)
+}
+
+fn databases(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap<String, DatabaseConfig> {
+    let mut databases = BTreeMap::new();
+    for (name, table) in raw.named("database") {
+        let url = table.text("url").unwrap_or_default();
+        if table.has("url") && !url.is_empty() {
+            check_url(table, &url, context.sink);
+        }
+        let database = DatabaseConfig {
+            url,
+            busy_timeout_ms: table.quantity("busy_timeout"),
+            statement_time_ms_max: table.quantity("statement_max"),
+            folder: context.folder.clone(),
+        };
+        databases.insert(name.clone(), database);
+    }
+    databases
+}
+
+fn check_url(table: &RawTable, url: &str, sink: &mut Sink<'_>) {
+    let at = table.place("url");
+    if let Some(authority) = url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(rest))
+        && let Some((user, _)) = authority.rsplit_once('@')
+        && user.contains(':')
+        && !user.contains("${")
+    {
+        sink.mask(at.span.clone());
+        let help = "write the password as ${NAME}, and set that variable".to_owned();
+        sink.fault(
+            &at,
+            "the url holds a password, and this file is kept in the ledger as it is written",
+            help,
+        );
+    }
+    let resolved = if url.starts_with("${") {
+        match expand_env(url) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                sink.warn(&at, format!("{error}; `run` will refuse to start without it"), None);
+                return;
+            }
+        }
+    } else {
+        url.to_owned()
+    };
+    let scheme = resolved.split(':').next().unwrap_or_default().to_owned();
+    match scheme.as_str() {
+        "sqlite" if sqlite_path(&resolved).is_some() => {}
+        "sqlite" => sink.fault(
+            &at,
+            "a database in memory would forget what was applied",
+            "name a file: url = \"sqlite:shop.db\"".to_owned(),
+        ),
+        "postgres" | "postgresql" => {
+            sink.fault(
+                &at,
+                format!("PostgreSQL comes later: {DATABASES_NOW}"),
+                "write: url = \"sqlite:PATH\"".to_owned(),
+            );
+        }
+        _ => sink.fault(
+            &at,
+            format!("this is not a database that Recount knows; {DATABASES_NOW}"),
+            "write: url = \"sqlite:shop.db\"".to_owned(),
+        ),
+    }
+}
+
+/// The path in `sqlite:PATH` or `sqlite://PATH`; `None` for anything else, memory included.
+pub(super) fn sqlite_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    (!path.is_empty() && !path.starts_with(':') && !path.contains('?')).then_some(path)
+}
+
+impl Context<'_, '_> {
+    /// Says that a name isn't declared, and which could be meant.
+    pub fn unknown_name(&mut self, at: &Place, kind: &str, name: &str, known: &[String], header: &str) {
+        let help = match nearest(name, known.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None if known.is_empty() => format!("declare it: {header}"),
+            None => format!("declare it: {header}; declared are {}", known.join(", ")),
+        };
+        self.sink.fault(at, format!("there is no {kind} named {name:?}"), help);
+    }
+}

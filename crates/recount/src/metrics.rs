@@ -1,0 +1,172 @@
+//! Metrics as OpenMetrics text. Labels are declared names only, so their number is bounded.
+
+use crate::config::{FlowConfig, ReasonVerdict};
+use recount_engine::FlowCounts;
+use recount_model::BookCounts;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// What the last count of a flow's books came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BookMetric {
+    /// The equation: `E1`, `E2` …
+    pub book: String,
+    /// The law's word.
+    pub status: &'static str,
+}
+
+/// One flow's numbers.
+pub struct FlowMetrics<'a> {
+    /// Its declaration: every declared reason exists at 0 from the start.
+    pub config: &'a FlowConfig,
+    /// Counters since the start.
+    pub counts: FlowCounts,
+    /// Books of the last audit, where there was one.
+    pub books: Vec<BookMetric>,
+    /// The ledger's counts at the last audit.
+    pub book_counts: Option<BookCounts>,
+    /// When the last audit was completed, Unix seconds.
+    pub audit_completed_s: Option<i64>,
+}
+
+/// The statements of a flow's audit as metrics.
+pub fn book_metrics(flow: &recount_audit::FlowReport) -> Vec<BookMetric> {
+    let metric = |statement: &recount_audit::Statement| BookMetric {
+        book: format!("{} {}", statement.equation.word(), statement.name),
+        status: statement.status.word(),
+    };
+    flow.statements.iter().map(metric).collect()
+}
+
+/// Writes the metrics of all flows.
+pub fn render(flows: &[FlowMetrics<'_>]) -> String {
+    let mut out = Text::default();
+    decisions(&mut out, flows);
+    flags_and_attempts(&mut out, flows);
+    gauges(&mut out, flows);
+    books(&mut out, flows);
+    out.0.push_str("# EOF\n");
+    out.0
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        let mut open = '{';
+        for (label, text) in labels {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{open}{label}=\"{escaped}\"");
+            open = ',';
+        }
+        if open == ',' {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+}
+
+fn decisions(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    out.family("recount_decisions", "counter", "Decisions by verdict and reason.");
+    for flow in flows {
+        let mut all: BTreeMap<(&str, String), u64> = BTreeMap::new();
+        all.insert(("applied", String::new()), 0);
+        for reason in &flow.config.reasons {
+            let verdict = match reason.verdict {
+                ReasonVerdict::Skip => "skipped",
+                ReasonVerdict::DeadLetter => "dead-lettered",
+                ReasonVerdict::Flag | ReasonVerdict::Retry => continue,
+            };
+            all.insert((verdict, reason.code.to_string()), 0);
+        }
+        all.extend(flow.counts.decisions.iter().map(|((verdict, reason), n)| ((*verdict, reason.clone()), *n)));
+        for ((verdict, reason), count) in all {
+            let labels = [("flow", flow.name()), ("verdict", verdict), ("reason", reason.as_str())];
+            out.sample("recount_decisions_total", &labels, count);
+        }
+    }
+}
+
+fn flags_and_attempts(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    out.family("recount_flags", "counter", "Events that broke an assumption.");
+    for flow in flows {
+        for reason in flow.config.reasons.iter().filter(|r| r.verdict == ReasonVerdict::Flag) {
+            let count = flow.counts.flags.get(reason.code.as_str()).copied().unwrap_or(0);
+            out.sample("recount_flags_total", &[("flow", flow.name()), ("reason", reason.code.as_str())], count);
+        }
+    }
+    out.family("recount_attempts", "counter", "Attempts at effects.");
+    for flow in flows {
+        out.sample("recount_attempts_total", &[("flow", flow.name())], flow.counts.attempts);
+    }
+    out.family("recount_retries", "counter", "Attempts that ended in a retry.");
+    for flow in flows {
+        for (reason, count) in &flow.counts.retries {
+            out.sample("recount_retries_total", &[("flow", flow.name()), ("reason", reason)], count);
+        }
+    }
+    out.family("recount_lost_positions", "counter", "Positions that never reached the flow.");
+    for flow in flows {
+        out.sample("recount_lost_positions_total", &[("flow", flow.name())], flow.counts.lost_positions);
+    }
+}
+
+fn gauges(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    type Gauge = fn(&FlowCounts) -> u64;
+    let sum = |by_partition: &BTreeMap<String, u64>| by_partition.values().sum::<u64>();
+    let gauges: [(&str, &str, Gauge); 4] = [
+        ("recount_open_events", "Taken from the source and not decided yet.", |c| c.open.values().sum()),
+        ("recount_held_events", "Waiting behind a held key.", |c| c.held.values().sum()),
+        ("recount_flow_paused", "1 while the flow is paused.", |c| u64::from(c.paused.is_some())),
+        ("recount_effects_away", "1 while the database or handler does not work.", |c| u64::from(c.away.is_some())),
+    ];
+    for (name, help, value) in gauges {
+        out.family(name, "gauge", help);
+        for flow in flows {
+            out.sample(name, &[("flow", flow.name())], value(&flow.counts));
+        }
+    }
+    out.family("recount_backlog_events", "gauge", "Known to exist beyond what was taken.");
+    for flow in flows {
+        out.sample("recount_backlog_events", &[("flow", flow.name())], sum(&flow.counts.backlog));
+    }
+}
+
+fn books(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    out.family("recount_book_status", "gauge", "1 for the status that the last audit found.");
+    for flow in flows {
+        for book in &flow.books {
+            for status in ["balanced", "open", "imbalanced", "unprovable"] {
+                let labels = [("flow", flow.name()), ("book", book.book.as_str()), ("status", status)];
+                out.sample("recount_book_status", &labels, u8::from(status == book.status));
+            }
+        }
+    }
+    out.family("recount_unexplained_positions", "gauge", "Published, and without a fate, at the last audit.");
+    for (flow, counts) in flows.iter().filter_map(|f| Some((f, f.book_counts.as_ref()?))) {
+        out.sample("recount_unexplained_positions", &[("flow", flow.name())], counts.unexplained());
+    }
+    out.family("recount_dead_letters", "gauge", "Dead letters at the last audit.");
+    for (flow, counts) in flows.iter().filter_map(|f| Some((f, f.book_counts.as_ref()?))) {
+        out.sample("recount_dead_letters", &[("flow", flow.name())], counts.dead_lettered);
+    }
+    out.family("recount_audit_completed_timestamp_seconds", "gauge", "When the last audit was completed.");
+    for flow in flows {
+        if let Some(seconds) = flow.audit_completed_s {
+            out.sample("recount_audit_completed_timestamp_seconds", &[("flow", flow.name())], seconds);
+        }
+    }
+}
+
+impl FlowMetrics<'_> {
+    fn name(&self) -> &str {
+        self.config.spec.flow.as_str()
+    }
+}

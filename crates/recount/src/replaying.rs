@@ -1,0 +1,151 @@
+//! Deciding anew: the same code in a running instance and in a command that found none.
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::server::{Control, refusal};
+use crate::wiring::audit::source_witness;
+use crate::wiring::{flow, ledger_failure, now, read_ledger};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use recount_checks::RawEvent;
+use recount_engine::{FlowHandle, ReplayEvent, ReplayFrom};
+use recount_ledger::LedgerRead;
+use recount_model::{FlowName, KeptBody, Partition, PartitionId, SourceId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// At most so many positions in one request.
+pub const POSITIONS_A_REQUEST_MAX: usize = 2000;
+
+/// A frozen selection of one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// The replay; each position is replayed at most once under it.
+    pub replay_id: u64,
+    /// The incarnation.
+    pub source: String,
+    /// The partition.
+    pub partition: String,
+    /// Offset and the seq of the batch whose decision is replaced.
+    pub events: Vec<(u64, u64)>,
+}
+
+/// What a replay came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Receipt {
+    /// New decisions by verdict and reason.
+    pub decided: BTreeMap<String, u64>,
+    /// Positions that this replay had decided before.
+    pub already: u64,
+    /// Positions whose bytes can't be had any more.
+    pub gone: u64,
+}
+
+impl Receipt {
+    /// Adds another part of the same replay.
+    pub fn add(&mut self, other: Self) {
+        for (what, count) in other.decided {
+            *self.decided.entry(what).or_default() += count;
+        }
+        self.already += other.already;
+        self.gone += other.gone;
+    }
+}
+
+/// The bytes of events, by offset: from kept bodies, else from the source.
+pub fn bytes_of(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeMap<u64, RawEvent>, Failure> {
+    let ledger = read_ledger(&config.ledger)?;
+    let mut found = BTreeMap::new();
+    let mut missing = BTreeSet::new();
+    for &offset in offsets {
+        match ledger.body(at, offset).map_err(ledger_failure)? {
+            Some(body) => {
+                found.insert(offset, raw_of_body(at, body));
+            }
+            None => {
+                missing.insert(offset);
+            }
+        }
+    }
+    let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok(found) };
+    let known = ledger.partitions().map_err(ledger_failure)?;
+    let witness = source_witness(config, flow(config, at.flow.as_str())?, &known);
+    let read = witness.read(at, first, last + 1, &mut |raw| {
+        if missing.contains(&raw.offset) {
+            found.insert(raw.offset, RawEvent { taken_at: now(), ..raw.clone() });
+        }
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = read {
+        tracing::warn!("what is not kept can't be read from the source either: {error}");
+    }
+    Ok(found)
+}
+
+fn raw_of_body(at: &PartitionId, body: KeptBody) -> RawEvent {
+    RawEvent {
+        payload: body.payload.into(),
+        payload_bytes: body.payload_bytes,
+        headers: body.headers,
+        broker_key: None,
+        partition: at.partition.as_str().into(),
+        offset: body.offset,
+        taken_at: now(),
+    }
+}
+
+/// Replays a selection through a flow.
+pub async fn replay(config: &Arc<Config>, handle: &FlowHandle, request: Request) -> Result<Receipt, Failure> {
+    let at = partition_of(&handle.spec().flow, &request);
+    let offsets: Vec<u64> = request.events.iter().map(|(offset, _)| *offset).collect();
+    let (read_config, read_at) = (Arc::clone(config), at.clone());
+    let read = tokio::task::spawn_blocking(move || bytes_of(&read_config, &read_at, &offsets)).await;
+    let mut bytes = read.map_err(Failure::not_well)??;
+    let mut receipt = Receipt::default();
+    let mut events = Vec::with_capacity(request.events.len());
+    for (offset, corrects_seq) in request.events {
+        match bytes.remove(&offset) {
+            Some(raw) => events.push(ReplayEvent { corrects_seq, from: ReplayFrom::Delivered(raw) }),
+            None => receipt.gone += 1,
+        }
+    }
+    if !events.is_empty() {
+        let done = handle.replay(&at, request.replay_id, events).await.map_err(Failure::not_well)?;
+        receipt.add(Receipt { decided: done.decided, already: done.already, gone: 0 });
+    }
+    Ok(receipt)
+}
+
+/// The partition that a request names.
+pub fn partition_of(flow: &FlowName, request: &Request) -> PartitionId {
+    PartitionId {
+        flow: flow.clone(),
+        source: SourceId::new(&request.source),
+        partition: Partition::new(&request.partition),
+    }
+}
+
+/// `POST /v1/flows/{flow}/replay`.
+pub async fn serve(
+    State(control): State<Control>,
+    Path(flow): Path<String>,
+    headers: HeaderMap,
+    Json(request): Json<Request>,
+) -> Response {
+    let handle = match control.flow(&flow, &headers) {
+        Err(refusal) => return refusal,
+        Ok(handle) => handle,
+    };
+    if request.events.len() > POSITIONS_A_REQUEST_MAX {
+        let sentence = format!("at most {POSITIONS_A_REQUEST_MAX} positions a request");
+        return refusal(StatusCode::PAYLOAD_TOO_LARGE, &sentence);
+    }
+    match replay(control.config(), &handle, request).await {
+        Ok(receipt) => Json(serde_json::json!({ "recount": 1, "receipt": receipt })).into_response(),
+        Err(failure) => refusal(StatusCode::CONFLICT, &failure.message),
+    }
+}

@@ -1,0 +1,163 @@
+//! What an audit is given: the ledger, the witnesses, the flow's rules compiled for the audit alone.
+
+use super::effect::find_database;
+use super::source::log_path;
+use super::{compile, now, read_ledger};
+use crate::config::{Config, EffectConfig, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf};
+use crate::exit::Failure;
+use recount_adapters::witness::{FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
+use recount_audit::{
+    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit, ReconcileOf,
+    SourceWitness, audit,
+};
+use recount_checks::{FlowChecks, RawEvent};
+use recount_engine::EffectRows;
+use recount_ledger::LedgerRead;
+use recount_model::{ConfigVersion, PartitionId};
+use std::collections::BTreeMap;
+
+/// Where there is no cut, and the config gives no `within`, the sides may differ for so long.
+const WITHIN_MS: u64 = 60_000;
+
+/// How an audit is made.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditOptions {
+    /// Whether the auditor reads every event again to compare ids.
+    pub identified: bool,
+    /// At most so many names in a finding.
+    pub names_max: usize,
+}
+
+/// Everything that one flow is asked about with; borrowed by its `FlowAudit`.
+struct Witnesses {
+    source: Box<dyn SourceWitness>,
+    effect: Option<SqliteEffectWitness>,
+    others: BTreeMap<String, SqliteEffectWitness>,
+    identify: Identifier,
+}
+
+struct Identifier(FlowChecks);
+
+impl Identify for Identifier {
+    /// The rules of today stand in for those of every version: the place of the id seldom changes, and a
+    /// change shows as ids that differ.
+    fn event_id(&self, _: Option<ConfigVersion>, raw: &RawEvent) -> Option<Box<str>> {
+        self.0.check(raw.clone()).meta().id.clone()
+    }
+}
+
+/// Counts the flows of a config again.
+pub fn count_again(config: &Config, wanted: &[String], options: AuditOptions) -> Result<AuditReport, Failure> {
+    let ledger = read_ledger(&config.ledger)?;
+    let is_wanted =
+        |flow: &&FlowConfig| wanted.is_empty() || wanted.iter().any(|name| name == flow.spec.flow.as_str());
+    let flows: Vec<&FlowConfig> = config.flows.iter().filter(is_wanted).collect();
+    let known = ledger.partitions().map_err(super::ledger_failure)?;
+    let witnesses: Vec<Witnesses> =
+        flows.iter().map(|flow| witnesses(config, flow, &known)).collect::<Result<_, _>>()?;
+    let mut audited = Vec::with_capacity(flows.len());
+    for (flow, witnesses) in flows.iter().zip(&witnesses) {
+        audited.push(flow_audit(config, flow, witnesses, options)?);
+    }
+    Ok(audit(&AuditInputs {
+        ledger: &ledger,
+        flows: audited,
+        now: now(),
+        identity_key: *ledger.identity_key(),
+        names_max: options.names_max,
+    }))
+}
+
+fn witnesses(config: &Config, flow: &FlowConfig, known: &[PartitionId]) -> Result<Witnesses, Failure> {
+    let source = source_witness(config, flow, known);
+    let effect = match &flow.effect {
+        EffectConfig::Sql { database, .. } => Some(witness(config, database)?),
+        EffectConfig::Http { .. } | EffectConfig::None => {
+            Some(SqliteEffectWitness::new(config.ledger.path.join("arbiter.db")))
+        }
+    };
+    let mut others = BTreeMap::new();
+    for reconcile in reconciles(config, flow) {
+        let RightSide::Query { database, .. } = &reconcile.right;
+        others.insert(database.clone(), witness(config, database)?);
+    }
+    Ok(Witnesses { source, effect, others, identify: Identifier(compile(flow)?) })
+}
+
+/// Who is asked what a flow's source holds.
+pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId]) -> Box<dyn SourceWitness> {
+    let known: Vec<PartitionId> = known.iter().filter(|at| at.flow == flow.spec.flow).cloned().collect();
+    match &flow.source {
+        SourceConfig::File { path, follow } => {
+            Box::new(FileSourceWitness::new(
+                flow.spec.flow.clone(),
+                path,
+                *follow,
+                flow.spec.take.payload_bytes_max,
+                known,
+            ))
+        }
+        SourceConfig::Stdin | SourceConfig::Http { .. } => {
+            Box::new(LogSourceWitness::new(flow.spec.flow.clone(), &log_path(config, flow), known))
+        }
+    }
+}
+
+fn witness(config: &Config, database: &str) -> Result<SqliteEffectWitness, Failure> {
+    let path = find_database(config, database)?.sqlite_path().map_err(Failure::usage)?;
+    Ok(SqliteEffectWitness::new(path))
+}
+
+fn reconciles<'c>(config: &'c Config, flow: &'c FlowConfig) -> impl Iterator<Item = &'c ReconcileConfig> {
+    config.reconciles.iter().filter(|reconcile| reconcile.left.flow == flow.spec.flow)
+}
+
+fn flow_audit<'a>(
+    config: &'a Config,
+    flow: &'a FlowConfig,
+    witnesses: &'a Witnesses,
+    options: AuditOptions,
+) -> Result<FlowAudit<'a>, Failure> {
+    let mut audited = FlowAudit::new(flow.spec.flow.clone());
+    audited.source = Some(witnesses.source.as_ref());
+    audited.identify = options.identified.then_some(&witnesses.identify as &dyn Identify);
+    audited.effects = effects_declared(flow, witnesses);
+    audited.budgets = flow.spec.budgets.clone();
+    audited.open_allowed_ms = flow.open_ms_max;
+    audited.silence_allowed_ms = flow.expect.map(|expect| expect.per_ms);
+    audited.id_is_secret = flow.spec.id_is_secret;
+    for reconcile in reconciles(config, flow) {
+        let RightSide::Query { database, sql } = &reconcile.right;
+        let same_database =
+            matches!(&flow.effect, EffectConfig::Sql { database: effect, .. } if effect == database);
+        let other = witnesses.others.get(database).map(|witness| witness as &dyn EffectWitness);
+        audited.reconciles.push(ReconcileAudit {
+            name: reconcile.name.clone(),
+            measure: reconcile.left.measure,
+            measure_of: BTreeMap::new(),
+            of: match reconcile.left.of {
+                SumOf::Received => ReconcileOf::Received,
+                SumOf::Applied => ReconcileOf::Applied,
+            },
+            less: reconcile.left.less.clone(),
+            by_group: reconcile.left.by.is_some(),
+            witness: if same_database { None } else { other },
+            sql: sql.clone(),
+            tolerance: reconcile.tolerance,
+            within_ms: reconcile.within_ms.unwrap_or(WITHIN_MS),
+        });
+    }
+    Ok(audited)
+}
+
+fn effects_declared<'a>(flow: &'a FlowConfig, witnesses: &'a Witnesses) -> EffectsDeclared<'a> {
+    let Some(witness) = &witnesses.effect else { return EffectsDeclared::None };
+    let witness: &dyn EffectWitness = witness;
+    match &flow.effect {
+        EffectConfig::Sql { effects: EffectRows::Table, .. } => EffectsDeclared::Table(witness),
+        EffectConfig::Sql { effects: EffectRows::Custom { sql, id }, .. } => {
+            EffectsDeclared::Custom { witness, sql, id: id.as_deref() }
+        }
+        _ => EffectsDeclared::Attested(witness),
+    }
+}

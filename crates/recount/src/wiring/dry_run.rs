@@ -1,0 +1,65 @@
+//! A dry run decides everything for real, on copies: nothing that it does can reach the user's database.
+
+use crate::config::{Config, SourceConfig};
+use crate::exit::Failure;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::time::Duration;
+
+/// Pages copied between two looks at whether another process wants the database.
+const PAGES_A_STEP: i32 = 1024;
+
+/// The copies; dropping it removes them.
+pub struct DryRun {
+    /// The config, pointing at the copies.
+    pub config: Config,
+    _folder: tempfile::TempDir,
+}
+
+/// Copies every database of the config, and gives the ledger an empty folder.
+pub fn dry_run(mut config: Config) -> Result<DryRun, Failure> {
+    if let Some(flow) = config.flows.iter().find(|flow| !matches!(flow.source, SourceConfig::File { .. })) {
+        return Err(Failure::usage(format!(
+            "flow {}: a dry run reads a file; what comes by HTTP or standard input can't be taken twice",
+            flow.spec.flow
+        )));
+    }
+    let folder = tempfile::tempdir().map_err(Failure::unreachable)?;
+    let names: Vec<String> = config.databases.keys().cloned().collect();
+    for name in names {
+        let database = config.databases.get_mut(&name).expect("the name was just listed");
+        let from = database.sqlite_path().map_err(Failure::usage)?;
+        let to = folder.path().join(format!("{name}.db"));
+        copy(&from, &to).map_err(|error| {
+            Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))
+        })?;
+        database.url = format!("sqlite:{}", to.display());
+    }
+    config.ledger.path = folder.path().join("ledger");
+    for flow in &mut config.flows {
+        if let SourceConfig::File { follow, .. } = &mut flow.source {
+            *follow = false;
+        }
+    }
+    Ok(DryRun { config, _folder: folder })
+}
+
+fn copy(from: &Path, to: &Path) -> rusqlite::Result<()> {
+    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut copy = Connection::open(to)?;
+    let backup = rusqlite::backup::Backup::new(&source, &mut copy)?;
+    backup.run_to_completion(PAGES_A_STEP, Duration::ZERO, None)?;
+    drop(backup);
+    // The copy carries no claim of the original: the dry run decides from the beginning.
+    for table in ["recount_position", "recount_batch", "recount_replay", "recount_inbox"] {
+        let exists: bool = copy.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)",
+            [table],
+            |row| row.get(0),
+        )?;
+        if exists {
+            copy.execute(&format!("DELETE FROM {table}"), [])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! From a resolved config to running parts: ledger, sources, effects, flows.
+
+pub mod audit;
+mod dry_run;
+pub mod effect;
+mod listening;
+pub mod source;
+
+pub use dry_run::dry_run;
+pub use listening::{Listening, control_token_path, listen};
+
+use crate::config::{Config, FlowConfig, LedgerConfig};
+use crate::exit::{Exit, Failure};
+use recount_checks::FlowChecks;
+use recount_engine::{
+    Book, Clock, FlowHandle, FlowParts, Guards, Probe, StartOptions, SystemClock, start_flow,
+};
+use recount_ledger::{
+    JournalEntry, JournalKind, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore, SqliteLedger,
+};
+use recount_model::{FlowName, Timestamp};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a run may do beyond the usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Read what was read before as a new incarnation.
+    pub again: bool,
+    /// Go on although the ledger lost decisions.
+    pub adopt: bool,
+    /// Start the loops, or only what commands need.
+    pub read_sources: bool,
+}
+
+/// The flows of a config, with what they share.
+pub struct Running {
+    /// The ledger.
+    pub book: Book,
+    /// The flows that were started, in the order of the config.
+    pub flows: Vec<RunningFlow>,
+    /// Positions that each flow had decided before, in the same order.
+    pub decided_before: Vec<u64>,
+    /// Routes that take events for `http` sources.
+    pub routes: Vec<axum::Router>,
+}
+
+/// One flow.
+pub struct RunningFlow {
+    /// As declared.
+    pub config: FlowConfig,
+    /// Its handle.
+    pub handle: FlowHandle,
+}
+
+/// Now.
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// Opens the ledger for writing; creates it where there is none.
+pub fn open_ledger(config: &LedgerConfig) -> Result<SqliteLedger, Failure> {
+    let settings = LedgerSettings {
+        segment_bytes_max: config.segment_bytes,
+        segment_age_ms_max: config.segment_ms,
+        keep_ms: config.retention_ms,
+        keep_bytes: config.retention_bytes,
+        ..LedgerSettings::default()
+    };
+    SqliteLedger::open(&config.path, settings).map_err(ledger_failure)
+}
+
+/// Opens the ledger for reading.
+pub fn read_ledger(config: &LedgerConfig) -> Result<LedgerReader, Failure> {
+    LedgerReader::open(&config.path).map_err(ledger_failure)
+}
+
+/// The exit that a ledger's error means.
+pub fn ledger_failure(error: LedgerError) -> Failure {
+    let exit = match error {
+        LedgerError::Corrupt(_) => Exit::NotWell,
+        _ => Exit::Unreachable,
+    };
+    Failure { exit, message: error.to_string() }
+}
+
+/// Starts the flows that `wanted` names (all where it is empty).
+pub async fn start(
+    config: &Config,
+    wanted: &[String],
+    options: RunOptions,
+    probe: Arc<dyn Probe>,
+    listening: Option<&Listening>,
+) -> Result<Running, Failure> {
+    let flows = wanted_flows(config, wanted)?;
+    let mut ledger = open_ledger(&config.ledger)?;
+    if let Some(listening) = listening {
+        ledger.announce(&format!("http://{}", listening.address)).map_err(ledger_failure)?;
+        listening::write_control_token(config, &listening.control_token)?;
+    }
+    let version = ledger.config(&config.stored(now())).map_err(ledger_failure)?;
+    let journal = read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
+    let mut prepared = Vec::new();
+    for flow in flows {
+        let known = source::known(&mut ledger, &flow.spec.flow)?;
+        prepared.push((flow, known));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let book = Book::threaded(Box::new(ledger), Arc::clone(&clock)).map_err(Failure::unreachable)?;
+    let mut running = Running { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new() };
+    for (flow, known) in prepared {
+        refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
+        running.decided_before.push(known.iter().map(|known| known.next_offset).sum());
+        let parts = FlowParts {
+            checks: Arc::new(compile(flow)?),
+            source: source::open(config, flow, known, options, &mut running.routes)?,
+            effect: effect::open(config, flow)?,
+            book: running.book.clone(),
+            clock: Arc::clone(&clock),
+            probe: Arc::clone(&probe),
+            guards: Guards::default(),
+            seed: u64::from(std::process::id()) ^ now().0.unsigned_abs(),
+            start_options: StartOptions { adopt: options.adopt },
+            paused: paused_since(&journal, &flow.spec.flow),
+            spec: recount_engine::FlowSpec { config: version, ..flow.spec.clone() },
+        };
+        running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
+    }
+    Ok(running)
+}
+
+fn wanted_flows<'c>(config: &'c Config, wanted: &[String]) -> Result<Vec<&'c FlowConfig>, Failure> {
+    if let Some(unknown) = wanted.iter().find(|name| config.flow(name).is_none()) {
+        return Err(unknown_flow(config, unknown));
+    }
+    let is_wanted =
+        |flow: &&FlowConfig| wanted.is_empty() || wanted.iter().any(|name| flow.spec.flow.as_str() == name);
+    Ok(config.flows.iter().filter(is_wanted).collect())
+}
+
+/// The failure for a flow that the config doesn't have.
+pub fn unknown_flow(config: &Config, name: &str) -> Failure {
+    let names: Vec<_> = config.flows.iter().map(|flow| flow.spec.flow.as_str()).collect();
+    Failure::usage(format!("{} has no flow {name}; it has {}", config.path.display(), names.join(", ")))
+}
+
+/// The flow of this name.
+pub fn flow<'c>(config: &'c Config, name: &str) -> Result<&'c FlowConfig, Failure> {
+    config.flow(name).ok_or_else(|| unknown_flow(config, name))
+}
+
+/// Compiles a flow's rules; what can't be compiled was refused when the config was read.
+pub fn compile(flow: &FlowConfig) -> Result<FlowChecks, Failure> {
+    FlowChecks::compile(&flow.rules, &flow.spec.flow).map_err(|faults| {
+        let lines: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.rule, fault.message)).collect();
+        Failure::usage(lines.join("\n"))
+    })
+}
+
+/// Why a flow is paused by what the journal says last of it.
+fn paused_since(journal: &[(u64, JournalEntry)], flow: &FlowName) -> Option<String> {
+    let mut paused = None;
+    for (_, entry) in journal.iter().filter(|(_, entry)| entry.flow.as_ref() == Some(flow)) {
+        match (entry.kind, entry.what.as_str()) {
+            (JournalKind::Operator, "paused") => paused = Some(sentence(entry)),
+            (JournalKind::Flow, "breaker_open") if entry.detail["then"] == "pause" => {
+                paused = Some(format!("breaker_open: since {}", entry.at));
+            }
+            (JournalKind::Operator, "resumed") => paused = None,
+            _ => {}
+        }
+    }
+    paused
+}
+
+fn sentence(entry: &JournalEntry) -> String {
+    let text = |field: &str| entry.detail[field].as_str().unwrap_or("unknown").to_owned();
+    format!("{}: {} (since {})", text("by"), text("because"), entry.at)
+}
+
+/// A recovery that began and did not end must be finished before events are taken again.
+fn refuse_unfinished_recovery(
+    journal: &[(u64, JournalEntry)],
+    flow: &FlowName,
+    options: RunOptions,
+) -> Result<(), Failure> {
+    if options.read_sources && unfinished_recovery(journal, flow).is_some() {
+        return Err(Failure::not_well(format!(
+            "flow {flow}: a recovery was begun and not finished; finish it first: recount ledger recover --reapply (or \
+             --accept) --because …"
+        )));
+    }
+    Ok(())
+}
+
+/// The entry of a recovery that began and did not end.
+pub fn unfinished_recovery<'j>(
+    journal: &'j [(u64, JournalEntry)],
+    flow: &FlowName,
+) -> Option<&'j (u64, JournalEntry)> {
+    let of_flow = |(_, entry): &&(u64, JournalEntry)| {
+        entry.flow.as_ref() == Some(flow) && (entry.what == "recovering" || entry.what == "recovered")
+    };
+    journal.iter().rfind(of_flow).filter(|(_, entry)| entry.what == "recovering")
+}
+
+/// Reads the config, or gives every fault at once.
+pub fn load(path: &Path) -> Result<Config, Failure> {
+    let config = Config::load(path).map_err(|faults| Failure::usage(faults.render()))?;
+    Ok(config)
+}
