@@ -427,7 +427,7 @@ rows = "any"
         expect![[r#"
             flow reserve-stock: takes ordered units out of stock
               owner    inventory team
-              source   the file ./orders.ndjson
+              source   the file orders.ndjson
               effect   SQL in shop, 1 statement
               promise  exactly once: effects, position and decisions are committed in one transaction of shop; a line that is read again is known by its position
               effects  counted

@@ -27,11 +27,7 @@ pub(super) struct Context<'s, 't> {
 /// Resolves everything. The result is worth nothing if the sink holds faults.
 pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'_>) -> Config {
     let names = |table| raw.named(table).iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    let folder = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => PathBuf::from("."),
-    };
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let syntax_is_whole = sink.is_clean();
     let mut context = Context {
         sink,
