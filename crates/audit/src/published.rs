@@ -222,11 +222,13 @@ pub(crate) fn counted(
     }
 }
 
-/// The first position of a name such as `flow/partition/7-9`.
+/// The first position of a name such as `flow/partition/7-9` or `flow/partition/7 (id a-b)`.
 pub(crate) fn first_of_range(name: &str) -> &str {
+    let name = name.split(" (").next().unwrap_or(name);
+    let name = name.split(" batches ").next().unwrap_or(name);
     match name.rfind('-') {
         Some(dash) if name.rfind('/').is_some_and(|slash| slash < dash) => &name[..dash],
-        _ => name.split(' ').next().unwrap_or(name),
+        _ => name,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::books::PartitionFold;
 use crate::history::{GROUPS_MAX, LeftSums};
 use crate::inputs::{AuditInputs, FlowAudit, ReconcileAudit, ReconcileOf};
-use crate::report::{Equation, Finding, Side, Statement, Strength};
+use crate::report::{Equation, Finding, Side, Statement, Strength, plural};
 use crate::witness::{EffectSnapshot, WitnessError};
 use recount_model::{Amount, BookStatus, Timestamp, reason};
 use std::collections::BTreeMap;
@@ -216,7 +216,7 @@ fn finding(
         })
         .collect();
     let sentence = if count > 0 {
-        format!("{count} groups differ, {} in all", signed(difference))
+        format!("{} off, {} in all", plural(count, "group"), signed(difference))
     } else {
         format!("the database differs by {} from what the events say", signed(difference))
     };

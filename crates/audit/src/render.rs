@@ -131,7 +131,7 @@ fn budgets_text(out: &mut String, budgets: &[BudgetReport]) {
     for budget in budgets.iter().filter(|b| b.worst > 0) {
         let _ = write!(
             out,
-            "  budget {:<26} {:<12} {}: {} of the last {}, {} at worst",
+            "  budget {:<26} {:<12} {}: {} of {}, {} at worst",
             budget.reason.as_str(),
             budget.word(),
             budget.budget,

@@ -554,7 +554,7 @@ fn the_text_says_both_numbers_the_strength_and_the_shares() {
              100 events in the source | 99 decided events
              positions_missing (1): an event stands in the source, and the ledger has no decision for it
                reserve-stock/orders/17 (id o-17)
-             look: recount story reserve-stock/orders/17 (id o
+             look: recount story reserve-stock/orders/17
           E2 imbalanced  ledger = effects [counted]; 14.14% skipped, 8.08% dead-lettered
              77 applied decisions, 78 effects in the database
              77 applied decisions | 78 effects
@@ -564,11 +564,11 @@ fn the_text_says_both_numbers_the_strength_and_the_shares() {
           E3 imbalanced  units ordered leave the stock [summed to one cut]; 14.14% skipped, 8.08% dead-lettered
              297 received in 99 events = 237 in the database + 23 insufficient_stock + 40 zero_quantity - 3 unexplained
              234 by the events | 237 by the database
-             reconcile_differs (1): 1 groups differ, +3 in all
+             reconcile_differs (1): 1 group off, +3 in all
                sku-2: +3 (database 80, events 77)
              look: recount story sku-2
-          budget insufficient_stock         any          any: 8 of the last 99, 8 at worst
-          budget zero_quantity              any          any: 14 of the last 99, 14 at worst
+          budget insufficient_stock         any          any: 8 of 99, 8 at worst
+          budget zero_quantity              any          any: 14 of 99, 14 at worst
 
     "#]].assert_eq(&render::text(&world.audit()));
 }
