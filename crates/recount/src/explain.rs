@@ -1,5 +1,6 @@
 //! `recount explain`: what a reason means, why it comes up, what to do next.
 
+use crate::cli::ExplainArgs;
 use crate::config::{Config, FlowConfig, ReasonInfo, ReasonOrigin, ReasonVerdict, distance};
 use crate::exit::{Exit, Failure, Outcome};
 use recount_model::reason::{BUILTINS, BuiltinKind};
@@ -253,6 +254,15 @@ fn list_json(config: Option<&Config>) -> Value {
     })
 }
 
+/// The command.
+///
+/// # Errors
+/// An unknown reason, or a config with faults, is a usage error.
+pub fn command(args: &ExplainArgs) -> Outcome {
+    let config = args.config.as_deref().map(crate::wiring::load).transpose()?;
+    print(args.reason.as_deref(), config.as_ref(), args.json)
+}
+
 /// Prints what the command was asked for.
 ///
 /// # Errors
@@ -307,6 +317,25 @@ mod tests {
             assert_eq!(headings, ["## What happened", "## Likely causes", "## What to do next"], "{code}");
             assert!(page.contains("recount "), "{code} names no command");
         }
+    }
+
+    #[test]
+    fn each_command_that_a_page_names_exists() {
+        use clap::Parser as _;
+        let mut commands = 0;
+        for (code, page) in PAGES {
+            for line in page.lines().filter_map(|line| line.strip_prefix("    recount ")) {
+                let line = line.split(" > ").next().unwrap();
+                let words = line.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
+                    0 => part.split_whitespace().collect::<Vec<_>>(),
+                    _ => vec![part],
+                });
+                let parsed = crate::cli::Cli::try_parse_from(["recount"].into_iter().chain(words));
+                assert!(parsed.is_ok(), "{code}: recount {line}: {}", parsed.err().unwrap());
+                commands += 1;
+            }
+        }
+        assert!(commands > 60, "{commands}");
     }
 
     fn config() -> Config {

@@ -2,31 +2,30 @@
 
 mod audit;
 mod control;
-// mod dead_letters;
+mod dead_letters;
 mod ledger;
 mod publish;
 mod recover;
 mod replay;
 mod run;
 mod select;
-// mod story;
+mod story;
 
 use crate::cli::{Cli, Command};
-use crate::exit::{Exit, Failure, Outcome};
-use crate::wiring;
+use crate::exit::{Failure, Outcome};
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Validate(_args) => Ok(Exit::Well),
-        Command::Explain(_args) => Ok(Exit::Well),
+        Command::Validate(args) => crate::validate::command(&args),
+        Command::Explain(args) => crate::explain::command(&args),
         Command::Publish(args) => publish::publish(&args),
         Command::Pause(args) => control::pause(&args),
         Command::Resume(args) => control::resume(&args),
-        Command::Story(_args) => Ok(Exit::Well),
+        Command::Story(args) => story::story(&args),
         Command::Audit(args) => audit::audit(&args),
-        Command::DeadLetters(_args) => Ok(Exit::Well),
+        Command::DeadLetters(args) => dead_letters::dead_letters(&args.command),
         Command::Replay(args) => replay::replay(&args),
         Command::Ledger(args) => ledger::ledger(&args.command),
     }

@@ -277,7 +277,11 @@ fn together(
     let kind = |table: &RawTable| if table.has("http") { "http" } else { "sql" };
     let effects = effect_rows(first, context);
     for table in &tables[1..] {
-        if kind(table) != kind(first) {
+        if kind(table) == "http" && kind(first) == "http" {
+            let message = "one handler a flow for now: this names another";
+            let help = "let one handler tell the events apart by their type, or make two flows".to_owned();
+            context.sink.fault(&table.place("http"), message, help);
+        } else if kind(table) != kind(first) {
             let message = "all `apply` of a flow are of one kind, and the first is of another";
             let help = "put those with `http` and those with `sql` into two flows".to_owned();
             context.sink.fault(&table.place(kind(table)), message, help);

@@ -220,7 +220,8 @@ pub(super) const NOT_TOML: &str = "not TOML: ";
 
 const QUOTE_CHARS_MAX: usize = 400;
 
-fn floor_boundary(text: &str, mut index: usize) -> usize {
+/// The index, or the nearest one before it that doesn't cut a character.
+pub(super) fn floor_boundary(text: &str, mut index: usize) -> usize {
     index = index.min(text.len());
     while !text.is_char_boundary(index) {
         index -= 1;

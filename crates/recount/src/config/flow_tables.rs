@@ -252,7 +252,7 @@ const APPLY: TableSpec = TableSpec {
             "http",
             Kind::Text,
             "\"http://localhost:8000/reserve\"",
-            "A handler. It must answer with a verdict for each event it was sent; one it leaves out is `no_verdict`.",
+            "A handler. It must answer with a verdict for each event it was sent; one it leaves out is `no_verdict`. One handler a flow.",
         ),
         default(
             "deadline",

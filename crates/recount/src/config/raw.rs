@@ -1,7 +1,7 @@
 //! The first stage: the text as TOML, held against the description of its keys. What comes out has only
 //! known keys, each of its declared kind; whether they fit together is the second stage's to say.
 
-use super::fault::{NOT_TOML, Place, Sink, nearest};
+use super::fault::{NOT_TOML, Place, Sink, floor_boundary, nearest};
 use super::scalar::Expect;
 use super::secret::Secret;
 use super::spec::{KeySpec, Kind, Need, TableSpec};
@@ -78,7 +78,8 @@ pub(super) fn read(spec: &'static TableSpec, text: &str, sink: &mut Sink<'_>) ->
 
 /// A line that isn't TOML may hold anything, so what follows its first `=` is not quoted.
 fn hide_line(text: &str, at: usize, sink: &mut Sink<'_>) {
-    let start = text[..at.min(text.len())].rfind('\n').map_or(0, |newline| newline + 1);
+    let at = floor_boundary(text, at);
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
     let line = text[start..end].to_ascii_lowercase();
     let may_be_secret =

@@ -123,6 +123,13 @@ fn effects() {
     );
     check(
         "[[reconcile]]",
+        &flow(
+            "[[flow.b.apply]]\nhttp = \"http://a/b\"\nwhen = \"true\"\n[[flow.b.apply]]\nhttp = \"http://a/c\"\n",
+        ),
+        &["48 flow.b.apply[1].http: one handler a flow for now"],
+    );
+    check(
+        "[[reconcile]]",
         &flow("[flow.b.apply]\n"),
         &["44 flow.b.apply: this `apply` names neither `sql` nor `http`"],
     );

@@ -245,3 +245,41 @@ fn a_config_version_is_its_text_and_schemas() {
     assert_eq!((stored.text.as_str(), stored.files[0].0.as_str()), (RIGHT, "order.schema.json"));
     assert!(!stored.author.is_empty() && !stored.revision.is_empty());
 }
+
+/// Damages the right config at random (splitmix64 from a seed), in ways that people and editors do.
+#[test]
+fn no_text_makes_reading_panic_and_every_fault_has_a_line_of_it() {
+    const BITS: [&str; 12] =
+        ["\"", "'", "[", "]]", "=", "{", "}", "\n", "ü", "\0", "\"\"\"", "[flow.reserve-stock.apply]\n"];
+    for seed in 0..400u64 {
+        let mut state = seed;
+        let mut next = |below: usize| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+        };
+        let mut chars: Vec<char> = RIGHT.chars().collect();
+        for _ in 0..=next(3) {
+            let from = next(chars.len());
+            let to = (from + next(30)).min(chars.len());
+            match next(3) {
+                0 => drop(chars.drain(from..to)),
+                1 => drop(chars.splice(from..from, BITS[next(BITS.len())].chars())),
+                _ => {
+                    let copied: Vec<char> = chars[from..to].to_vec();
+                    let at = next(chars.len());
+                    drop(chars.splice(at..at, copied));
+                }
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        let lines = text.matches('\n').count() + 1;
+        if let Err(faults) = load(&text) {
+            assert!(!faults.faults.is_empty(), "seed {seed}");
+            let all = faults.faults.iter().chain(&faults.warnings);
+            assert!(all.clone().all(|fault| (1..=lines).contains(&fault.line)), "seed {seed}: {faults}");
+            assert!(!faults.to_string().is_empty());
+        }
+    }
+}

@@ -1,13 +1,18 @@
 //! `recount validate`: what a valid config promises, what happens when things fail, and who is told what.
 
+mod databases;
+mod happens;
+mod promise;
+
+use crate::cli::ValidateArgs;
 use crate::config::{
-    Config, EffectConfig, Fault, FlowConfig, ReasonInfo, ReasonVerdict, SourceConfig, count, size_text,
+    Config, EffectConfig, Fault, FlowConfig, ReasonInfo, ReasonVerdict, SourceConfig, count,
 };
+use crate::exit::{Exit, Failure, Outcome};
 use crate::explain::verdict_word;
-use recount_engine::{BreakerAction, EffectRows};
+use happens::happens;
+use promise::promise;
 use recount_model::BudgetLimit;
-use recount_model::budget::duration_text;
-use recount_model::decide::AfterLast;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -18,6 +23,7 @@ pub struct ValidateReport {
     valid: bool,
     file: String,
     hash: String,
+    faults: Vec<Fault>,
     warnings: Vec<Fault>,
     flows: Vec<FlowReport>,
     reconciles: Vec<String>,
@@ -31,6 +37,8 @@ struct FlowReport {
     purpose: String,
     source: String,
     effect: String,
+    /// What the database says of the statements; none where there are none.
+    statements: Option<String>,
     promise: Promise,
     what_happens_when: Vec<Happens>,
     who_is_told: Vec<Told>,
@@ -71,29 +79,65 @@ pub fn report(config: &Config) -> ValidateReport {
 
 fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
     let mut warnings = config.warnings.clone();
+    let mut faults = Vec::new();
+    let mut flows = Vec::new();
     for flow in &config.flows {
         let overdue = flow.reasons.iter().filter(|reason| reason.review_by.is_some_and(|date| date < today));
         warnings.extend(overdue.map(|reason| config.review_overdue(flow, reason)));
+        let asked = databases::ask(config, flow);
+        faults.extend(asked.faults);
+        warnings.extend(asked.warnings);
+        flows.push(flow_report(flow, asked.statements));
     }
-    warnings.sort_by_key(|warning| (warning.line, warning.column));
+    for list in [&mut faults, &mut warnings] {
+        list.sort_by_key(|fault| (fault.line, fault.column));
+    }
     ValidateReport {
         version: 1,
-        valid: true,
+        valid: faults.is_empty(),
         file: config.path.display().to_string(),
         hash: config.hash(),
+        faults,
         warnings,
-        flows: config.flows.iter().map(flow_report).collect(),
+        flows,
         reconciles: config.reconciles.iter().map(|reconcile| reconcile.name.clone()).collect(),
     }
 }
 
-fn flow_report(flow: &FlowConfig) -> FlowReport {
+/// The command.
+///
+/// # Errors
+/// A config with faults is a usage error, and all of them are its message.
+pub fn command(args: &ValidateArgs) -> Outcome {
+    if args.prepare {
+        print!("{}", recount_adapters::sqlite::tables_sql());
+        return Ok(Exit::Well);
+    }
+    let config = match Config::load(&args.config.config) {
+        Ok(config) => config,
+        Err(faults) if args.json => {
+            println!("{}", faults.json());
+            return Ok(Exit::Usage);
+        }
+        Err(faults) => return Err(Failure::usage(faults.render())),
+    };
+    let report = report(&config);
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.render());
+    }
+    Ok(if report.is_valid() { Exit::Well } else { Exit::Usage })
+}
+
+fn flow_report(flow: &FlowConfig, statements: Option<String>) -> FlowReport {
     FlowReport {
         flow: flow.spec.flow.to_string(),
         owner: flow.spec.owner.clone(),
         purpose: flow.spec.purpose.clone(),
         source: source_text(&flow.source),
         effect: effect_text(&flow.effect),
+        statements,
         promise: promise(flow),
         what_happens_when: happens(flow),
         who_is_told: flow.reasons.iter().map(told).collect(),
@@ -123,174 +167,6 @@ fn effect_text(effect: &EffectConfig) -> String {
     }
 }
 
-fn promise(flow: &FlowConfig) -> Promise {
-    let from = match flow.source {
-        SourceConfig::File { .. } => "a line that is read again is known by its position",
-        SourceConfig::Stdin => {
-            "standard input is spooled to the embedded log first, and a line has its position from then on"
-        }
-        SourceConfig::Http { .. } => {
-            "an event has its position in the embedded log from the 202 on; a sender that gets no answer sends \
-             again, which the duplicate window sees"
-        }
-    };
-    let (delivery, because, effects_are) = match &flow.effect {
-        EffectConfig::Sql { database, effects, .. } => (
-            "exactly once",
-            format!("effects, position and decisions are committed in one transaction of {database}; {from}"),
-            match effects {
-                EffectRows::Table | EffectRows::Custom { .. } => "counted",
-                EffectRows::None => "commit-attested",
-            },
-        ),
-        EffectConfig::Http { .. } => (
-            "at least once",
-            format!(
-                "a handler's effect and our record can't be one transaction, so a batch may be sent again, with the \
-                 same Idempotency-Key (flow/source/partition/offset) for ever; order within a key is not promised \
-                 past a deadline; {from}"
-            ),
-            "a claim of the handler",
-        ),
-        EffectConfig::None => (
-            "decided exactly once",
-            format!("there is no effect: an event that passes is recorded as applied; {from}"),
-            "not declared",
-        ),
-    };
-    Promise { delivery, because, effects_are }
-}
-
-fn happens(flow: &FlowConfig) -> Vec<Happens> {
-    let mut rows = effect_happens(flow);
-    let spec = &flow.spec;
-    let mut add = |when: &'static str, then: String| rows.push(Happens { when, then });
-    add(
-        "bad bytes",
-        format!(
-            "dead letter decode_failed, kept up to {}; the others go on",
-            size_text(spec.take.payload_bytes_max as u64)
-        ),
-    );
-    add("same id again", duplicates(spec.dedupe_events));
-    if flow.reasons.iter().any(|reason| reason.code.as_str() == "retries_exhausted") {
-        let after = match spec.retry.after_last {
-            AfterLast::GoOn => "the key goes on",
-            AfterLast::StayHeld => "the key stays held until `recount resume`",
-        };
-        add(
-            "an event asks for a retry",
-            format!(
-                "its key waits, others go on; {} attempts, {} to {} apart; then dead letter retries_exhausted, and {after}",
-                spec.retry.attempts_max,
-                duration_text(spec.retry.backoff_first_ms),
-                duration_text(spec.retry.backoff_max_ms)
-            ),
-        );
-        add(
-            "too many wait",
-            format!(
-                "at {} events or {} behind held keys the partition takes no more, and says so (hold_full)",
-                spec.hold.events_max,
-                size_text(spec.hold.bytes_max as u64)
-            ),
-        );
-    }
-    add("too many not applied", breaker(flow));
-    add(
-        "ledger can't be written",
-        "the flow takes no more (ledger_full); nothing is settled that isn't recorded".into(),
-    );
-    source_happens(flow, &mut rows);
-    let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
-    add("SIGTERM", "takes no more, finishes what is under way, records and settles it, ends");
-    add(
-        "the process is killed",
-        "what was committed is recorded from the effect's own record; the rest is done again",
-    );
-    add(
-        "an event kills the process",
-        "after an unclean stop the last batch runs one by one; at the third stop in a row alone: dead letter killed_the_process",
-    );
-    rows
-}
-
-fn duplicates(window_events: usize) -> String {
-    if window_events == 0 {
-        return "applied again: dedupe is off".to_owned();
-    }
-    format!(
-        "same payload: skipped, duplicate; another payload: dead letter id_reused; within {window_events} events"
-    )
-}
-
-fn effect_happens(flow: &FlowConfig) -> Vec<Happens> {
-    let spec = &flow.spec;
-    let waits = format!(
-        "waits {}, doubling up to {}, and tries again; no event is blamed (effects_away)",
-        duration_text(spec.away_backoff_first_ms),
-        duration_text(spec.away_backoff_max_ms)
-    );
-    match &flow.effect {
-        EffectConfig::Sql { .. } => vec![
-            Happens { when: "database away", then: waits },
-            Happens { when: "database locked", then: "the batch again; no attempt is counted".to_owned() },
-            Happens {
-                when: "a statement fails",
-                then: "by the event's data: dead letter statement_failed, nothing of it is left; else as database away"
-                    .to_owned(),
-            },
-            Happens {
-                when: "database restored",
-                then: "the flow refuses to start, and names the range (effects_rolled_back)".to_owned(),
-            },
-        ],
-        EffectConfig::Http { routes, .. } => {
-            let deadline = routes.iter().map(|route| route.deadline_ms).max().unwrap_or_default();
-            let slow = format!("after {} the batch is sent again, with the same keys", duration_text(deadline));
-            vec![
-                Happens { when: "handler away", then: waits },
-                Happens { when: "handler slow", then: slow },
-                Happens { when: "handler leaves an event out", then: "dead letter no_verdict, with its whole answer".to_owned() },
-            ]
-        }
-        EffectConfig::None => Vec::new(),
-    }
-}
-
-fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {
-    let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
-    match &flow.source {
-        SourceConfig::File { follow, .. } => {
-            add(
-                "file cut short or replaced",
-                "the flow stops and asks (source_changed); `--again` reads it as a new one",
-            );
-            if *follow {
-                add("file rotated by renaming", "the old one is read to its end, then the new one");
-            } else {
-                add("the same file again", "what is decided is known; only new lines are taken");
-            }
-        }
-        SourceConfig::Stdin => {
-            add("input ends early", "what was spooled is decided; the rest was never here")
-        }
-        SourceConfig::Http { .. } => {
-            add("the log can't be written", "no 202: the sender knows that it must send again");
-        }
-    }
-}
-
-fn breaker(flow: &FlowConfig) -> String {
-    let spec = &flow.spec.breaker;
-    let share = f64::from(spec.share_ppm) / 10_000.0;
-    let then = match spec.action {
-        BreakerAction::Pause => "the flow pauses until `recount resume`",
-        BreakerAction::Alert => "it says so, and the flow goes on",
-    };
-    format!("above {share}% of the last {}, budgets of `any` left out: {then} (breaker_open)", spec.of_last)
-}
-
 fn told(reason: &ReasonInfo) -> Told {
     Told {
         reason: reason.code.to_string(),
@@ -312,7 +188,7 @@ fn told(reason: &ReasonInfo) -> Told {
 }
 
 impl ValidateReport {
-    /// Whether the config can be used: a report is only made of one that can.
+    /// Whether the config can be used, as far as its databases could be asked.
     pub fn is_valid(&self) -> bool {
         self.valid
     }
@@ -328,13 +204,19 @@ impl ValidateReport {
         for warning in &self.warnings {
             let _ = writeln!(out, "{}", warning.render("warning"));
         }
+        for fault in &self.faults {
+            let _ = writeln!(out, "{}", fault.render("error"));
+        }
         for flow in &self.flows {
             flow.render(&mut out);
         }
-        let found = match self.warnings.len() {
+        let mut found = match self.faults.len() {
             0 => "no fault".to_owned(),
-            warnings => format!("no fault, {}", count(warnings, "warning")),
+            faults => count(faults, "fault"),
         };
+        if !self.warnings.is_empty() {
+            let _ = write!(found, ", {}", count(self.warnings.len(), "warning"));
+        }
         let reconciles = match self.reconciles.len() {
             0 => String::new(),
             reconciles => format!(", {}", count(reconciles, "reconcile")),
@@ -352,6 +234,9 @@ impl FlowReport {
             "  owner    {}\n  source   {}\n  effect   {}",
             self.owner, self.source, self.effect
         );
+        if let Some(statements) = &self.statements {
+            let _ = writeln!(out, "  asked    {statements}");
+        }
         let _ = writeln!(out, "  promise  {}: {}", self.promise.delivery, self.promise.because);
         let _ = writeln!(out, "  effects  {}", self.promise.effects_are);
         let rows = self.what_happens_when.iter().map(|row| [row.when.to_owned(), row.then.clone()]);
@@ -425,6 +310,12 @@ rows = "any"
     #[test]
     fn promise_failures_and_reasons_are_told() {
         expect![[r#"
+            warning: the statements could not be looked at: there is no database at shop.db: create it with its tables first, or correct the path
+              --> recount.toml:17:12
+               |
+            17 | database = "shop"
+               |            ^^^^^^
+
             flow reserve-stock: takes ordered units out of stock
               owner    inventory team
               source   the file orders.ndjson
@@ -460,8 +351,29 @@ rows = "any"
 
               beyond its budget, a reason shows in the exit code (1), /health/working, metrics and log; alerts come later
 
-            recount.toml: 1 flow; no fault
+            recount.toml: 1 flow; no fault, 1 warning
         "#]].assert_eq(&reported(TEXT, jiff::civil::date(2027, 6, 1)).render());
+    }
+
+    #[test]
+    fn statements_that_the_database_refuses_are_faults_with_their_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recount.toml");
+        let database = rusqlite::Connection::open(folder.path().join("shop.db")).unwrap();
+        database.execute_batch("CREATE TABLE stock (sku TEXT PRIMARY KEY)").unwrap();
+        let asked =
+            |text: &str| report_on(&Config::from_text(text, &path).unwrap(), jiff::civil::date(2026, 1, 1));
+        let right = asked(TEXT);
+        assert!(right.is_valid() && right.warnings.is_empty(), "{}", right.render());
+        assert!(
+            right.render().contains("  asked    shop.db has what the statements name"),
+            "{}",
+            right.render()
+        );
+        let wrong = asked(&TEXT.replace("FROM stock", "FROM stok"));
+        assert!(!wrong.is_valid());
+        assert_eq!((wrong.faults.len(), wrong.faults[0].line), (1, 18));
+        assert!(wrong.faults[0].message.contains("stok"), "{}", wrong.faults[0].message);
     }
 
     #[test]
@@ -475,7 +387,7 @@ rows = "any"
                | ^^^^^^^^^^^^^^^^^^^^^
                = help: ask the inventory team: does it still hold? then set a new date
         "#]]
-        .assert_eq(&report.warnings[0].render("warning"));
+        .assert_eq(&report.warnings.iter().find(|w| w.line == 10).unwrap().render("warning"));
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! The table *what happens when*, of one flow.
+
+use super::Happens;
+use crate::config::{EffectConfig, FlowConfig, SourceConfig, size_text};
+use recount_engine::BreakerAction;
+use recount_model::budget::duration_text;
+use recount_model::decide::AfterLast;
+
+/// Every kind of trouble, and what the flow does about it.
+pub(super) fn happens(flow: &FlowConfig) -> Vec<Happens> {
+    let mut rows = effect_happens(flow);
+    let spec = &flow.spec;
+    let mut add = |when: &'static str, then: String| rows.push(Happens { when, then });
+    add(
+        "bad bytes",
+        format!(
+            "dead letter decode_failed, kept up to {}; the others go on",
+            size_text(spec.take.payload_bytes_max as u64)
+        ),
+    );
+    add("same id again", duplicates(spec.dedupe_events));
+    if flow.reasons.iter().any(|reason| reason.code.as_str() == "retries_exhausted") {
+        let after = match spec.retry.after_last {
+            AfterLast::GoOn => "the key goes on",
+            AfterLast::StayHeld => "the key stays held until `recount resume`",
+        };
+        add(
+            "an event asks for a retry",
+            format!(
+                "its key waits, others go on; {} attempts, {} to {} apart; then dead letter retries_exhausted, and {after}",
+                spec.retry.attempts_max,
+                duration_text(spec.retry.backoff_first_ms),
+                duration_text(spec.retry.backoff_max_ms)
+            ),
+        );
+        add(
+            "too many wait",
+            format!(
+                "at {} events or {} behind held keys the partition takes no more, and says so (hold_full)",
+                spec.hold.events_max,
+                size_text(spec.hold.bytes_max as u64)
+            ),
+        );
+    }
+    add("too many not applied", breaker(flow));
+    add(
+        "ledger can't be written",
+        "the flow takes no more (ledger_full); nothing is settled that isn't recorded".into(),
+    );
+    source_happens(flow, &mut rows);
+    let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
+    add("SIGTERM", "takes no more, finishes what is under way, records and settles it, ends");
+    add(
+        "the process is killed",
+        "what was committed is recorded from the effect's own record; the rest is done again",
+    );
+    add(
+        "an event kills the process",
+        "after an unclean stop the last batch runs one by one; at the third stop in a row alone: dead letter killed_the_process",
+    );
+    rows
+}
+
+fn duplicates(window_events: usize) -> String {
+    if window_events == 0 {
+        return "applied again: dedupe is off".to_owned();
+    }
+    format!(
+        "same payload: skipped, duplicate; another payload: dead letter id_reused; within {window_events} events"
+    )
+}
+
+fn effect_happens(flow: &FlowConfig) -> Vec<Happens> {
+    let spec = &flow.spec;
+    let waits = format!(
+        "waits {}, doubling up to {}, and tries again; no event is blamed (effects_away)",
+        duration_text(spec.away_backoff_first_ms),
+        duration_text(spec.away_backoff_max_ms)
+    );
+    match &flow.effect {
+        EffectConfig::Sql { .. } => vec![
+            Happens { when: "database away", then: waits },
+            Happens { when: "database locked", then: "the batch again; no attempt is counted".to_owned() },
+            Happens {
+                when: "a statement fails",
+                then: "by the event's data: dead letter statement_failed, nothing of it is left; else as database away"
+                    .to_owned(),
+            },
+            Happens {
+                when: "database restored",
+                then: "the flow refuses to start, and names the range (effects_rolled_back)".to_owned(),
+            },
+        ],
+        EffectConfig::Http { routes, .. } => {
+            let deadline = routes.iter().map(|route| route.deadline_ms).max().unwrap_or_default();
+            let slow = format!("after {} the batch is sent again, with the same keys", duration_text(deadline));
+            vec![
+                Happens { when: "handler away", then: waits },
+                Happens { when: "handler slow", then: slow },
+                Happens { when: "handler leaves an event out", then: "dead letter no_verdict, with its whole answer".to_owned() },
+            ]
+        }
+        EffectConfig::None => Vec::new(),
+    }
+}
+
+fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {
+    let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
+    match &flow.source {
+        SourceConfig::File { follow, .. } => {
+            add(
+                "file cut short or replaced",
+                "the flow stops and asks (source_changed); `--again` reads it as a new one",
+            );
+            if *follow {
+                add("file rotated by renaming", "the old one is read to its end, then the new one");
+            } else {
+                add("the same file again", "what is decided is known; only new lines are taken");
+            }
+        }
+        SourceConfig::Stdin => {
+            add("input ends early", "what was spooled is decided; the rest was never here")
+        }
+        SourceConfig::Http { .. } => {
+            add("the log can't be written", "no 202: the sender knows that it must send again");
+        }
+    }
+}
+
+fn breaker(flow: &FlowConfig) -> String {
+    let spec = &flow.spec.breaker;
+    let share = f64::from(spec.share_ppm) / 10_000.0;
+    let then = match spec.action {
+        BreakerAction::Pause => "the flow pauses until `recount resume`",
+        BreakerAction::Alert => "it says so, and the flow goes on",
+    };
+    format!("above {share}% of the last {}, budgets of `any` left out: {then} (breaker_open)", spec.of_last)
+}
