@@ -3,9 +3,9 @@
 use crate::fingerprint::ChunkSums;
 use crate::report::{ReasonReport, counts_json};
 use recount_ledger::store::Run;
-use recount_ledger::{DecisionFilter, LedgerError, LedgerRead, Mark, StoredBatch};
+use recount_ledger::{ClosedBook, DecisionFilter, LedgerError, LedgerRead, Mark, StoredBatch};
 use recount_model::{
-    BookCounts, BookStatus, Fate, FlowName, GapKind, OffsetSet, PartitionId, ReasonCode, Timestamp,
+    BookCounts, BookStatus, Fate, FlowName, GapKind, OffsetSet, PartitionId, Reason, ReasonCode, Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -160,6 +160,9 @@ pub(crate) struct PartitionFold {
     /// When a loss, and when an unrecorded range, was last recorded.
     pub lost_at: Option<Timestamp>,
     pub unrecorded_at: Option<Timestamp>,
+    /// Positions whose decisions left with retention, and the last batch of theirs.
+    pub dropped: OffsetSet,
+    pub dropped_seq: u64,
     /// Decisions told by runs, corrections included: applied, skipped, dead-lettered.
     pub told_by_runs: [u64; 3],
     position_key: u64,
@@ -196,6 +199,8 @@ impl PartitionFold {
             last_decided_at: None,
             lost_at: None,
             unrecorded_at: None,
+            dropped: OffsetSet::new(),
+            dropped_seq: 0,
             told_by_runs: [0; 3],
             position_key,
         }
@@ -212,7 +217,9 @@ impl PartitionFold {
         if header.seq > self.cut.ledger_seq {
             return;
         }
-        if self.last_seq > 0 {
+        // Only a batch that adopts unrecorded positions may leave seqs out.
+        let adopts = batch.gaps.iter().any(|gap| gap.kind == GapKind::Unrecorded);
+        if self.last_seq > 0 && !adopts {
             self.missing_batches.insert_range(self.last_seq + 1, header.seq);
         }
         self.last_seq = header.seq;
@@ -244,6 +251,36 @@ impl PartitionFold {
             }
             self.lost_or_unrecorded.insert_range(gap.from, gap.to);
         }
+    }
+
+    /// Adds what is left of dropped decisions, before any batch is added.
+    pub fn add_dropped(&mut self, book: &ClosedBook) {
+        for &(from, to) in book.covered.ranges() {
+            self.covered.insert_range(from, to);
+            self.dropped.insert_range(from, to);
+        }
+        let counts = &mut self.books.counts;
+        counts.add_gap(GapKind::Lost, book.lost);
+        counts.add_gap(GapKind::NotAnEvent, book.not_an_event);
+        counts.add_gap(GapKind::Unrecorded, book.unrecorded);
+        for line in &book.lines {
+            let reason = line.reason.clone().map(|code| Reason::new(code, ""));
+            let fate = match (line.verdict, reason) {
+                ("skipped", Some(reason)) => Fate::Skipped(reason),
+                ("dead-lettered", Some(reason)) => Fate::DeadLettered(reason),
+                _ => Fate::Applied,
+            };
+            self.books.add_fate(&fate, line.decisions);
+            self.books.corrections += if line.correction { line.decisions } else { 0 };
+        }
+        self.dropped_seq = self.dropped_seq.max(book.seq_to);
+        self.last_seq = self.dropped_seq;
+    }
+
+    /// Whether a decision left with retention, apart from its copy if it is a dead letter that nobody
+    /// resolved.
+    pub fn is_dropped(&self, seq: u64) -> bool {
+        seq <= self.dropped_seq
     }
 
     /// Closes the fold with what the ledger itself says of the partition at the cut.
@@ -317,6 +354,10 @@ fn note_overlap(set: &OffsetSet, from: u64, to: u64, overlap: &mut OffsetSet) {
 pub fn books(ledger: &dyn LedgerRead, flow: &FlowName) -> Result<Books, LedgerError> {
     let mut folds: HashMap<PartitionId, PartitionFold> = HashMap::new();
     let cut = Cut { ledger_seq: u64::MAX, effect_seq: Some(0), ledger_seq_before: 0 };
+    for book in ledger.dropped()?.iter().filter(|book| book.at.flow == *flow) {
+        let empty = || PartitionFold::new(book.at.clone(), cut.clone(), 0);
+        folds.entry(book.at.clone()).or_insert_with(empty).add_dropped(book);
+    }
     ledger.batches(Some(flow), &mut |batch| {
         let at = &batch.header.at;
         if !folds.contains_key(at) {

@@ -10,8 +10,8 @@ use crate::reconcile;
 use crate::report::{AuditReport, Equation, FlowReport, Statement};
 use crate::witness::{EffectSnapshot, PositionRow, WitnessError};
 use crate::working::{InputFold, Judged, judge};
-use recount_ledger::{JournalEntry, LedgerError, Mark};
-use recount_model::{BookStatus, PartitionId};
+use recount_ledger::{DecisionFilter, JournalEntry, LedgerError, Mark, Run, StoredBatch};
+use recount_model::{BookStatus, Decision, PartitionId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
@@ -56,15 +56,21 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         .collect();
 
     let mut folds = empty_folds(&marks_before, &marks, &sources, &asked, position_key);
-    let mut budgets = BudgetsFold::new(&flow.budgets, acceptances(&journal));
-    let mut input = InputFold::new(&flow.budgets);
-    read_batches(inputs, flow, &mut folds, &mut budgets, &mut input)?;
+    for book in inputs.ledger.dropped()? {
+        if let Some(fold) = folds.iter_mut().find(|fold| fold.at == book.at) {
+            fold.add_dropped(&book);
+        }
+    }
+    let mut corrupt = Vec::new();
+    let Batches { mut folds, budgets, input, .. } =
+        batches_or_decisions(inputs, flow, &folds, &acceptances(&journal), &mut corrupt)?;
     for fold in &mut folds {
         if let Some(mark) = marks.get(&fold.at) {
             fold.close(mark);
         }
     }
-    let history = read_history(inputs, flow, &mut folds, position_key)?;
+    tolerate(check_exceptions(inputs, flow, &folds), &mut corrupt)?;
+    let history = tolerate(read_history(inputs, flow, &mut folds, position_key), &mut corrupt)?.flatten();
     let partitions: Vec<_> = folds
         .iter_mut()
         .map(|fold| {
@@ -75,12 +81,21 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
 
     let mut statements = Vec::new();
     let histories = history.as_ref().map_or(&[][..], |h| &h.partitions);
-    if flow.source.is_some() {
+    if flow.source.is_some() || !corrupt.is_empty() {
         let names_max = inputs.names_max;
-        statements.push(published::counted(flow, &folds, &sources, &partitions, histories, names_max));
-        statements.extend(published::identified(inputs, flow, &folds, histories, &sources)?);
+        corrupt.dedup();
+        let counted = published::counted(flow, &folds, &sources, &partitions, histories, &corrupt, names_max);
+        statements.push(counted);
     }
-    statements.extend(effect_statements(inputs, flow, &asked, &folds, history.as_ref(), position_key)?);
+    if history.is_some() {
+        let identified = published::identified(inputs, flow, &folds, histories, &sources);
+        statements.extend(tolerate(identified, &mut corrupt)?.flatten());
+    }
+    let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), position_key);
+    statements.extend(match tolerate(effects, &mut corrupt)? {
+        Some(statements) => statements,
+        None => vec![effects::away(&WitnessError::Unreachable(corrupt.join("; ")))],
+    });
 
     let budgets = budgets.finish();
     let judged = Judged {
@@ -174,25 +189,127 @@ fn empty_folds(
         .collect()
 }
 
-fn read_batches(
+/// A ledger that is damaged is counted as far as it can be read; what is wrong with it is kept.
+fn tolerate<T>(result: Result<T, LedgerError>, corrupt: &mut Vec<String>) -> Result<Option<T>, LedgerError> {
+    match result {
+        Ok(answer) => Ok(Some(answer)),
+        Err(LedgerError::Corrupt(sentence)) => {
+            corrupt.push(sentence);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the pass over batches brings.
+struct Batches {
+    folds: Vec<PartitionFold>,
+    places: HashMap<PartitionId, usize>,
+    budgets: BudgetsFold,
+    input: InputFold,
+}
+
+impl Batches {
+    fn new(flow: &FlowAudit<'_>, folds: &[PartitionFold], accepted: &[Timestamp]) -> Self {
+        Self {
+            folds: folds.to_vec(),
+            places: folds.iter().enumerate().map(|(place, fold)| (fold.at.clone(), place)).collect(),
+            budgets: BudgetsFold::new(&flow.budgets, accepted.to_vec()),
+            input: InputFold::new(&flow.budgets),
+        }
+    }
+
+    fn add(&mut self, batch: &StoredBatch) {
+        let Some(&place) = self.places.get(&batch.header.at) else { return };
+        let fold = &mut self.folds[place];
+        if batch.header.seq <= fold.cut.ledger_seq {
+            fold.add(batch);
+            self.budgets.add(batch);
+            self.input.add(batch);
+        }
+    }
+}
+
+/// Runs and gaps; where they are damaged, everything anew from single decisions, which know no gaps.
+fn batches_or_decisions(
     inputs: &AuditInputs<'_>,
     flow: &FlowAudit<'_>,
-    folds: &mut [PartitionFold],
-    budgets: &mut BudgetsFold,
-    input: &mut InputFold,
-) -> Result<(), LedgerError> {
-    let places: HashMap<PartitionId, usize> =
-        folds.iter().enumerate().map(|(place, fold)| (fold.at.clone(), place)).collect();
-    inputs.ledger.batches(Some(&flow.flow), &mut |batch| {
-        if let Some(fold) = places.get(&batch.header.at).map(|place| &mut folds[*place])
-            && batch.header.seq <= fold.cut.ledger_seq
-        {
-            fold.add(batch);
-            budgets.add(batch);
-            input.add(batch);
+    folds: &[PartitionFold],
+    accepted: &[Timestamp],
+    corrupt: &mut Vec<String>,
+) -> Result<Batches, LedgerError> {
+    let mut batches = Batches::new(flow, folds, accepted);
+    let by_runs = inputs.ledger.batches(Some(&flow.flow), &mut |batch| {
+        batches.add(batch);
+        ControlFlow::Continue(())
+    });
+    if tolerate(by_runs, corrupt)?.is_some() {
+        return Ok(batches);
+    }
+    let mut batches = Batches::new(flow, folds, accepted);
+    let filter = DecisionFilter { flow: Some(flow.flow.clone()), superseded: true, ..Default::default() };
+    let mut batch: Option<StoredBatch> = None;
+    let by_decisions = inputs.ledger.decisions(&filter, &mut |stored| {
+        let known = batch.as_ref().is_some_and(|batch| batch.header.ordinal == stored.header.ordinal);
+        if !known {
+            let next = StoredBatch { header: (*stored.header).clone(), runs: vec![], gaps: vec![] };
+            batch.replace(next).iter().for_each(|batch| batches.add(batch));
+        }
+        if let Some(batch) = &mut batch {
+            batch.runs.push(run_of(&stored.decision));
         }
         ControlFlow::Continue(())
-    })
+    });
+    batch.iter().for_each(|batch| batches.add(batch));
+    tolerate(by_decisions, corrupt)?;
+    Ok(batches)
+}
+
+fn run_of(decision: &Decision) -> Run {
+    Run {
+        from: decision.offset,
+        to: decision.offset + 1,
+        fate: decision.fate.clone(),
+        flags: decision.flags.clone(),
+        received: decision.received,
+        correction: decision.corrects.is_some(),
+    }
+}
+
+/// Decisions that aren't applied are kept a second time, as rows for people: they must be as many as the
+/// runs tell. The ledger itself names a row that is gone.
+fn check_exceptions(
+    inputs: &AuditInputs<'_>,
+    flow: &FlowAudit<'_>,
+    folds: &[PartitionFold],
+) -> Result<(), LedgerError> {
+    for (place, verdict) in [(1, "skipped"), (2, "dead-lettered")] {
+        let filter = DecisionFilter {
+            flow: Some(flow.flow.clone()),
+            verdict: Some(verdict.into()),
+            superseded: true,
+            ..Default::default()
+        };
+        let mut counted: HashMap<PartitionId, u64> = HashMap::new();
+        inputs.ledger.decisions(&filter, &mut |stored| {
+            let fold = folds.iter().find(|fold| fold.at == stored.header.at);
+            let seq = stored.header.seq;
+            if fold.is_some_and(|fold| seq <= fold.cut.ledger_seq && !fold.is_dropped(seq)) {
+                *counted.entry(stored.header.at.clone()).or_default() += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+        for fold in folds {
+            let (rows, runs) = (counted.get(&fold.at).copied().unwrap_or(0), fold.told_by_runs[place]);
+            if rows != runs {
+                let at = &fold.at;
+                return Err(LedgerError::Corrupt(format!(
+                    "{at}: {rows} decisions are kept as {verdict}, its runs tell {runs}"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The pass over single decisions is made only where something needs it.
@@ -241,7 +358,11 @@ fn effect_statements(
             }
         });
     for (place, declared) in flow.reconciles.iter().enumerate() {
-        let Some(left) = history.and_then(|h| h.left.get(place)) else { continue };
+        let Some(left) = history.and_then(|h| h.left.get(place)) else {
+            let sentence = "the ledger's decisions can't be read to the end".to_owned();
+            statements.push(reconcile::unprovable(declared, sentence));
+            continue;
+        };
         let statement = match asked {
             EffectsAsked::Away(error) if declared.witness.is_none() => {
                 reconcile::unprovable(declared, format!("the right side can't be had: {error}"))

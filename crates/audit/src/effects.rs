@@ -14,6 +14,9 @@ use std::ops::ControlFlow;
 
 const NAME: &str = "ledger = effects";
 
+/// What no strength can see after retention.
+const LEFT: &str = "decisions that left the ledger with retention are not counted on either side";
+
 /// At most so many ids are held at once where custom effects differ; beyond, they are only counted.
 const IDS_MAX: usize = 100_000;
 
@@ -56,6 +59,10 @@ pub(crate) fn statement(
     folds: &[PartitionFold],
     history: Option<&History>,
 ) -> Result<Statement, LedgerError> {
+    let counts_positions = matches!(flow.effects, EffectsDeclared::Attested(_) | EffectsDeclared::Table(_));
+    if !counts_positions && folds.iter().any(|fold| !fold.dropped.is_empty()) {
+        return Ok(away(&WitnessError::Gone(LEFT.into())));
+    }
     let attested = match attest(inputs, side, folds) {
         Ok(attested) => attested,
         Err(error) => return Ok(away(&error)),
@@ -244,6 +251,9 @@ fn count_rows(inputs: &AuditInputs<'_>, side: &EffectsSide<'_>, folds: &[Partiti
         let ahead = fold.cut.effect_seq.is_some_and(|seq| seq > fold.cut.ledger_seq);
         let mut sums = ChunkSums::default();
         let outcome = side.snapshot.effects(&fold.at, 0, u64::MAX, &mut |offset, _| {
+            if fold.dropped.contains(offset) {
+                return ControlFlow::Continue(());
+            }
             sums.add(offset, position_hash(side.position_key, offset));
             ControlFlow::Continue(())
         });
@@ -255,7 +265,9 @@ fn count_rows(inputs: &AuditInputs<'_>, side: &EffectsSide<'_>, folds: &[Partiti
             let applied = applied_in(inputs.ledger, fold, range)?;
             let mut rows: BTreeMap<u64, u64> = BTreeMap::new();
             let outcome = side.snapshot.effects(&fold.at, range.0, range.1, &mut |offset, _| {
-                *rows.entry(offset).or_default() += 1;
+                if !fold.dropped.contains(offset) {
+                    *rows.entry(offset).or_default() += 1;
+                }
                 ControlFlow::Continue(())
             });
             if let Err(error) = outcome {
@@ -286,7 +298,9 @@ fn count_rows(inputs: &AuditInputs<'_>, side: &EffectsSide<'_>, folds: &[Partiti
         twice.finding(reason::EFFECTS_TWICE, "the effect stands more than once in the database"),
     ];
     let findings = findings.into_iter().flatten().collect();
-    Ok(Ok(Counted { strength: Strength::Counted, effects, findings, blind: None }))
+    let dropped = folds.iter().any(|fold| !fold.dropped.is_empty());
+    let blind = dropped.then_some(LEFT);
+    Ok(Ok(Counted { strength: Strength::Counted, effects, findings, blind }))
 }
 
 /// Offsets of a range that are applied at the common cut.
@@ -306,7 +320,8 @@ fn applied_in(
     let mut latest: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
     ledger.decisions(&filter, &mut |stored| {
         let seq = stored.header.seq;
-        if stored.header.at == fold.at && seq <= fold.cut.common_seq() {
+        let is_looked_at = stored.header.at == fold.at && !fold.dropped.contains(stored.decision.offset);
+        if is_looked_at && seq <= fold.cut.common_seq() {
             let known = latest.entry(stored.decision.offset).or_insert((0, false));
             if seq >= known.0 {
                 *known = (seq, matches!(stored.decision.fate, Fate::Applied));

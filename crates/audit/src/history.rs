@@ -107,9 +107,14 @@ pub(crate) fn read(
             return ControlFlow::Continue(());
         }
         let decision = &stored.decision;
-        history.partitions[place].told_by_decisions[fate_index(&decision.fate)] += 1;
+        if !fold.is_dropped(stored.header.seq) {
+            history.partitions[place].told_by_decisions[fate_index(&decision.fate)] += 1;
+        }
         if fold.corrected.contains(decision.offset) {
             pasts.entry((place, decision.offset)).or_default().push(Past::of(stored, reconciles));
+            return ControlFlow::Continue(());
+        }
+        if fold.is_dropped(stored.header.seq) {
             return ControlFlow::Continue(());
         }
         let id = decision.event_id.as_deref();
@@ -232,7 +237,9 @@ impl History {
             self.partitions[place].corrected_twice.push(offset);
         }
         let id = past.iter().rev().find_map(|p| p.event_id.as_deref());
-        self.partitions[place].identities.add(offset, hasher.of(offset, id));
+        if !fold.dropped.contains(offset) {
+            self.partitions[place].identities.add(offset, hasher.of(offset, id));
+        }
 
         let until = fold.cut.common_seq();
         let at_cut: Vec<&Past> = past.iter().filter(|p| p.seq <= until).collect();
@@ -240,6 +247,7 @@ impl History {
         let first_applied =
             at_cut.iter().any(|p| p.corrects_seq.is_none() && matches!(p.fate, Fate::Applied));
         match (first_applied, matches!(current.fate, Fate::Applied)) {
+            _ if fold.dropped.contains(offset) => {}
             (true, false) => fold.applied.remove(offset, position_hash(position_key, offset)),
             (false, true) => fold.applied.add(offset, position_hash(position_key, offset)),
             _ => {}

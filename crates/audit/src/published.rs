@@ -106,11 +106,14 @@ pub(crate) fn counted(
     sources: &Sources,
     reports: &[PartitionReport],
     histories: &[PartitionHistory],
+    corrupt: &[String],
     names_max: usize,
 ) -> Statement {
     let fresh = || Names::new(names_max);
     let (mut missing, mut beyond, mut twice, mut orphans) = (fresh(), fresh(), fresh(), fresh());
     let (mut unrecorded, mut batches, mut inner, mut replaced) = (fresh(), fresh(), fresh(), fresh());
+    let mut unreadable = fresh();
+    corrupt.iter().for_each(|error| unreadable.add(|| error.clone()));
     for (fold, history) in folds.iter().zip(histories) {
         let (runs, rows) = (fold.told_by_runs, history.told_by_decisions);
         if runs != rows {
@@ -161,6 +164,7 @@ pub(crate) fn counted(
         beyond.finding(reason::POSITION_REUSED, "decided, but the source does not hold so many"),
         twice.finding(reason::POSITION_REUSED, "decided twice, and neither decision corrects the other"),
         orphans.finding(reason::LEDGER_CORRUPT, "corrected, but never decided before"),
+        unreadable.finding(reason::LEDGER_CORRUPT, "the ledger can't be read as it was written"),
         replaced.finding(reason::POSITION_REUSED, "corrected twice: two decisions replace the same one"),
         inner.finding(reason::LEDGER_CORRUPT, "the ledger's runs and its decisions disagree"),
         batches.finding(reason::LEDGER_CORRUPT, "missing from the ledger between batches that are there"),
@@ -186,7 +190,7 @@ pub(crate) fn counted(
         _ if !unknown.is_empty() => {
             format!("what was published can't be counted: {}", shorten(&unknown, names_max))
         }
-        BookStatus::Balanced => format!("each of {published} published positions has a fate"),
+        BookStatus::Balanced => format!("each of {published} published positions has a fate{}", left(folds)),
         BookStatus::Open => {
             format!("{with_fate} of {published} published positions have a fate, {open} are open")
         }
@@ -201,7 +205,11 @@ pub(crate) fn counted(
         .is_empty()
         .then(|| (Side::new("published", published), Side::new("with a fate or open", with_fate + open)));
     let mut look = Vec::new();
-    if let Some(name) = findings.first().and_then(|f| f.names.first()) {
+    let named = findings.iter().find(|f| f.code != reason::LEDGER_CORRUPT);
+    if !corrupt.is_empty() {
+        look.push("keep a copy of the ledger's folder before anything else".to_owned());
+    }
+    if let Some(name) = named.and_then(|f| f.names.first()) {
         look.push(format!("recount story {}", first_of_range(name)));
     }
     if !unknown.is_empty() {
@@ -219,6 +227,14 @@ pub(crate) fn counted(
         sentence,
         findings,
         look,
+    }
+}
+
+/// Says how many decisions are only known by their counts.
+fn left(folds: &[PartitionFold]) -> String {
+    match folds.iter().map(|fold| fold.dropped.count()).sum() {
+        0_u64 => String::new(),
+        dropped => format!("; {dropped} of them left the ledger with retention and are only counted"),
     }
 }
 
@@ -278,7 +294,7 @@ pub(crate) fn identified(
         let mut sums = ChunkSums::default();
         let mut hasher = IdentityHash::of_partition(&inputs.identity_key, at);
         let outcome = source.read(at, published.first, published.end, &mut |raw| {
-            if fold.is_closed(raw.offset) && !fold.lost_or_unrecorded.contains(raw.offset) {
+            if is_compared(fold, raw.offset) {
                 sums.add(raw.offset, hasher.of(raw.offset, identify.event_id(None, raw).as_deref()));
             }
             ControlFlow::Continue(())
@@ -303,7 +319,9 @@ pub(crate) fn identified(
             }
         }
     }
-    if folds.iter().all(|fold| !matches!(sources.get(&fold.at), Some(Ok(_)))) {
+    let nothing_to_read = folds.iter().all(|fold| !matches!(sources.get(&fold.at), Some(Ok(_))));
+    let all_left = read == 0 && folds.iter().any(|fold| !fold.dropped.is_empty());
+    if nothing_to_read || (all_left && decided == 0) {
         return Ok(None);
     }
     let findings: Vec<Finding> = [
@@ -362,6 +380,11 @@ pub(crate) fn identified(
     }))
 }
 
+/// Whether the event of the source at this position has to have a decision that can be looked at.
+fn is_compared(fold: &PartitionFold, offset: u64) -> bool {
+    fold.is_closed(offset) && !fold.lost_or_unrecorded.contains(offset) && !fold.dropped.contains(offset)
+}
+
 /// A chunk whose sums differ: both sides in full, at most [`CHUNK_POSITIONS`] positions at once.
 fn compare_chunk(
     inputs: &AuditInputs<'_>,
@@ -386,7 +409,7 @@ fn compare_chunk(
     };
     let told = |id: &Option<Box<str>>| id.as_ref().map_or(" (no id)".to_owned(), |id| format!(" (id {id})"));
     let outcome = source.read(&fold.at, from, to, &mut |raw| {
-        if !fold.is_closed(raw.offset) || fold.lost_or_unrecorded.contains(raw.offset) {
+        if !is_compared(fold, raw.offset) {
             return ControlFlow::Continue(());
         }
         match decided.remove(&raw.offset) {
@@ -436,7 +459,8 @@ fn decided_in(
     let mut decided = BTreeMap::new();
     ledger.decisions(&filter, &mut |stored| {
         let decision = &stored.decision;
-        if stored.header.at != fold.at || stored.header.seq > fold.cut.ledger_seq {
+        let of_fold = stored.header.at == fold.at && stored.header.seq <= fold.cut.ledger_seq;
+        if !of_fold || fold.dropped.contains(decision.offset) {
             return ControlFlow::Continue(());
         }
         let entry = (decision.event_id.clone(), stored.header.config);

@@ -102,7 +102,8 @@ fn compare(
         && last.is_some_and(|Timestamp(at)| {
             inputs.now.0.saturating_sub(at) < i64::try_from(reconcile.within_ms).unwrap_or(i64::MAX)
         });
-    let incomplete = incomplete(left, right);
+    let dropped: u64 = folds.iter().map(|fold| fold.dropped.count()).sum();
+    let incomplete = incomplete(left, right, dropped);
     let status = match (differs, incomplete.is_some()) {
         (_, true) => BookStatus::Unprovable,
         (true, false) if may_still_come => BookStatus::Open,
@@ -123,7 +124,7 @@ fn compare(
         ));
     }
     let mut findings = Vec::new();
-    if differs && status != BookStatus::Open {
+    if differs && status == BookStatus::Imbalanced {
         findings.push(finding(inputs, flow, reconcile, difference, differing));
     }
     let look = look(flow, &findings);
@@ -167,8 +168,10 @@ fn equation(reconcile: &ReconcileAudit<'_>, left: &LeftSums, right: &Right) -> S
 }
 
 /// Why the sums do not cover everything.
-fn incomplete(left: &LeftSums, right: &Right) -> Option<String> {
-    if left.unmeasured > 0 {
+fn incomplete(left: &LeftSums, right: &Right, dropped: u64) -> Option<String> {
+    if dropped > 0 {
+        Some(format!("{dropped} decisions left the ledger with retention, and their amounts with them"))
+    } else if left.unmeasured > 0 {
         Some(format!("{} decisions are from before the reconcile was declared", left.unmeasured))
     } else if left.too_many_groups || right.too_many_groups {
         Some(format!("there are more than {GROUPS_MAX} groups: leave `by` out"))

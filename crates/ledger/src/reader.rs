@@ -201,6 +201,12 @@ impl LedgerRead for LedgerReader {
         })
     }
 
+    fn dropped(&self) -> Result<Vec<ClosedBook>, LedgerError> {
+        let mut books = self.books()?;
+        books.retain(|book| book.dropped);
+        Ok(books)
+    }
+
     fn batches(
         &self,
         flow: Option<&FlowName>,

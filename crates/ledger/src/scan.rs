@@ -5,7 +5,7 @@ use crate::opener::failed;
 use crate::rows::{self, BATCH_COLUMNS, BatchRow};
 use crate::shelf::Partitions;
 use crate::store::{LedgerError, Run, StoredBatch};
-use recount_model::Gap;
+use recount_model::{Gap, OffsetSet};
 use rusqlite::{Connection, OptionalExtension, Rows, params};
 use std::ops::ControlFlow;
 
@@ -173,7 +173,11 @@ fn scan_one(
     let wrong = |what: String| Err(LedgerError::Corrupt(format!("{file}: {}: {what}", describe(&row))));
     let counted: u64 = of_batch.iter().map(|run| run.to.saturating_sub(run.from)).sum();
     if counted != row.decisions {
-        return wrong(format!("its runs hold {counted} decisions, its row says {}", row.decisions));
+        let absent = not_in_runs(connection, &row, &of_batch, file)?;
+        return wrong(format!(
+            "its runs hold {counted} decisions, its row says {}; no run holds {absent}",
+            row.decisions
+        ));
     }
     if !wanted(row.partition_no) {
         return Ok(ControlFlow::Continue(()));
@@ -184,6 +188,19 @@ fn scan_one(
     }
     let batch = StoredBatch { header: row.header.clone(), runs: of_batch, gaps };
     visit(Scanned { row, batch })
+}
+
+/// The positions between a batch's first and last that none of its runs and gaps holds.
+fn not_in_runs(
+    connection: &Connection,
+    row: &BatchRow,
+    runs: &[Run],
+    file: &str,
+) -> Result<String, LedgerError> {
+    let mut held = OffsetSet::new();
+    runs.iter().for_each(|run| held.insert_range(run.from, run.to));
+    gaps_of(file, connection, row.header.ordinal)?.iter().for_each(|gap| held.insert_range(gap.from, gap.to));
+    Ok(format!("{}/{}", row.header.at, held.missing_within(row.offset_from, row.offset_to)))
 }
 
 /// A cursor over runs that hands them out batch by batch; it reads one run ahead.

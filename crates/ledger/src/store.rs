@@ -273,6 +273,11 @@ pub trait LedgerRead {
     /// How far it is in a partition.
     fn mark(&self, at: &PartitionId) -> Result<Option<Mark>, LedgerError>;
 
+    /// What left with dropped segments: of those decisions, only this is left.
+    fn dropped(&self) -> Result<Vec<crate::books::ClosedBook>, LedgerError> {
+        Ok(Vec::new())
+    }
+
     /// Batches of a flow (or all) in the order decided.
     fn batches(
         &self,

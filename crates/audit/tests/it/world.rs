@@ -6,6 +6,7 @@ use recount_audit::{
     Published, ReconcileAudit, ReconcileOf, SourceWitness, WitnessError, audit,
 };
 use recount_checks::RawEvent;
+use recount_ledger::LedgerRead;
 use recount_model::decision::Measure;
 use recount_model::{
     Amount, BatchRecord, Budget, ConfigVersion, Corrects, Decision, Fate, FlowName, Header, OffsetSet,
@@ -186,6 +187,11 @@ impl World {
     }
 
     pub fn audit(&self) -> AuditReport {
+        self.audit_of(&self.ledger)
+    }
+
+    /// The same source and database against another ledger.
+    pub fn audit_of(&self, ledger: &dyn LedgerRead) -> AuditReport {
         let identify = |_: Option<ConfigVersion>, raw: &RawEvent| -> Option<Box<str>> {
             let json: serde_json::Value = serde_json::from_slice(&raw.payload).ok()?;
             Some(json.get("id")?.as_str()?.into())
@@ -221,7 +227,7 @@ impl World {
             ..FlowAudit::new(self.at.flow.clone())
         };
         audit(&AuditInputs {
-            ledger: &self.ledger,
+            ledger,
             flows: vec![flow],
             now: self.now,
             identity_key: [7; 32],

@@ -2,7 +2,7 @@
 
 use crate::world::{Effects, SHORT, World, ZERO, decision};
 use expect_test::{Expect, expect};
-use recount_audit::{WitnessError, books, render};
+use recount_audit::{AuditReport, WitnessError, books, render};
 use recount_ledger::{JournalEntry, JournalKind};
 use recount_model::{
     Budget, Corrects, Decision, Fate, Gap, GapKind, Partition, Reason, ReasonCode, SourceId, Timestamp,
@@ -10,7 +10,10 @@ use recount_model::{
 
 /// The exit code, and one line a statement with its findings' names.
 fn told(world: &World) -> String {
-    let report = world.audit();
+    told_of(&world.audit())
+}
+
+pub fn told_of(report: &AuditReport) -> String {
     let mut text = format!("exit {}", report.exit_code());
     for statement in &report.flows[0].statements {
         let (equation, status) = (statement.equation.word(), statement.status.word());
