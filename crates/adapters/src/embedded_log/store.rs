@@ -87,17 +87,7 @@ impl Store {
     }
 
     pub(super) fn bounds(&mut self) -> Result<LogBounds, LogError> {
-        let row = self.connection.query_row(
-            "SELECT first_offset, next_offset, kept_bytes FROM log_state",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        );
-        let (first, next, kept): (i64, i64, i64) = row.map_err(|e| self.unreadable(&e))?;
-        Ok(LogBounds {
-            first_offset: first.cast_unsigned(),
-            next_offset: next.cast_unsigned(),
-            kept_bytes: kept.cast_unsigned(),
-        })
+        bounds(&self.connection).map_err(|e| self.unreadable(&e))
     }
 
     /// Appends all groups in one commit and returns each group's offsets.
@@ -135,14 +125,7 @@ impl Store {
     ) -> Result<LogBounds, LogError> {
         let result = (|| {
             let tx = self.connection.transaction()?;
-            let bounds =
-                tx.query_row("SELECT first_offset, next_offset, kept_bytes FROM log_state", [], |row| {
-                    Ok(LogBounds {
-                        first_offset: row.get::<_, i64>(0)?.cast_unsigned(),
-                        next_offset: row.get::<_, i64>(1)?.cast_unsigned(),
-                        kept_bytes: row.get::<_, i64>(2)?.cast_unsigned(),
-                    })
-                })?;
+            let bounds = bounds(&tx)?;
             let mut query = tx.prepare_cached(
                 "SELECT \"offset\", payload, payload_bytes, headers, key FROM log_event \
                  WHERE \"offset\" >= ?1 ORDER BY \"offset\" LIMIT ?2",
@@ -175,6 +158,16 @@ impl Store {
     pub(super) fn unreadable(&self, e: &rusqlite::Error) -> LogError {
         unreadable(&self.path, e)
     }
+}
+
+fn bounds(connection: &Connection) -> Result<LogBounds, rusqlite::Error> {
+    let mut query =
+        connection.prepare_cached("SELECT first_offset, next_offset, kept_bytes FROM log_state")?;
+    query.query_row([], |row| {
+        let [first_offset, next_offset, kept_bytes] =
+            [row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?].map(i64::cast_unsigned);
+        Ok(LogBounds { first_offset, next_offset, kept_bytes })
+    })
 }
 
 fn unreadable(path: &Path, e: &rusqlite::Error) -> LogError {

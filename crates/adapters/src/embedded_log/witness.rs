@@ -48,7 +48,8 @@ pub struct WitnessedEvent<'a> {
 
 /// Headers as the log writes them: a JSON array of `[name, value]`.
 fn headers(text: Option<&str>) -> Vec<Header> {
-    let pairs: Vec<(Box<str>, Box<str>)> = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+    let pairs: Vec<(Box<str>, Box<str>)> =
+        text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
     pairs.into_iter().map(|(name, value)| Header { name, value }).collect()
 }
 

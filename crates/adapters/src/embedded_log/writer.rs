@@ -36,7 +36,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 enum Place {
     Thread(mpsc::SyncSender<Request>),
-    Inline(Mutex<Worker>),
+    Inline(Box<Mutex<Worker>>),
 }
 
 impl Writer {
@@ -59,7 +59,7 @@ impl Writer {
     pub(super) fn inline(store: Store, retention: RetentionSettings, shared: Arc<WriterShared>) -> Self {
         let path = store.path().display().to_string();
         let worker = Worker { store, retention, shared, retained_at: Instant::now() };
-        Self { place: Place::Inline(Mutex::new(worker)), path }
+        Self { place: Place::Inline(Box::new(Mutex::new(worker))), path }
     }
 
     pub(super) fn append(&self, events: Vec<NewEvent>) -> Result<oneshot::Receiver<Appended>, LogError> {

@@ -77,8 +77,8 @@ impl FileSettings {
 /// Files of lines as a source. See the [module](self).
 ///
 /// An empty file has no identity and is no partition yet: without `follow` there is nothing to read, with
-/// it `partitions` lists the file once its first line is there. A followed file that doesn't exist is
-/// [`Away`](SourceError::Away). A file at a known place that begins otherwise than recorded, or has become
+/// it `partitions` lists the file once its first line is there, and is [`Away`](SourceError::Away) while no
+/// file has one, or the file doesn't exist. A file at a known place that begins otherwise than recorded, or has become
 /// shorter, is [`Changed`](SourceError::Changed), unless it took the place of a renamed predecessor that was
 /// decided to its end.
 #[derive(Debug)]

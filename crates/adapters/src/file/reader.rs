@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 /// A take reads at most about so many bytes before it lets others run.
 pub const TAKE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// One call of `backlog` counts at most so many bytes.
-const BACKLOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// One call of `backlog` counts at most so many bytes: it is asked after each batch.
+const BACKLOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// A checkpoint is kept each so many bytes at first; the distance doubles with their number.
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 const CHECKPOINTS_MAX: usize = 1024;
@@ -90,6 +90,8 @@ pub(super) struct FileReader {
     checkpoint_at: u64,
     counted_lines: u64,
     counted_bytes: u64,
+    /// The file's size when all of it was counted, and whether it had an unfinished last line.
+    counted_file: Option<(u64, bool)>,
 }
 
 impl FileReader {
@@ -145,6 +147,7 @@ impl FileReader {
             checkpoint_at: 0,
             counted_lines: 0,
             counted_bytes: 0,
+            counted_file: None,
             target,
         };
         reader.seek_to_line()?;
@@ -316,11 +319,23 @@ impl FileReader {
         self.checkpoint_bytes = distance;
     }
 
-    /// Lines from `counted_bytes` on, up to the limit of one call. `None` where it wasn't enough.
+    /// Lines from `next_offset` on, counting the bytes that weren't counted before, up to the limit of one
+    /// call. `None` where it wasn't enough.
     fn count_ahead(&mut self) -> io::Result<Option<u64>> {
+        let file_bytes = self.file.metadata()?.len();
         if self.counted_lines < self.next_offset {
             (self.counted_lines, self.counted_bytes) = (self.next_offset, self.lines.line_start());
+            self.counted_file = None;
         }
+        if self.counted_file.is_none_or(|(bytes, _)| bytes != file_bytes) {
+            self.counted_file = self.count_to_end(file_bytes)?;
+        }
+        Ok(self.counted_file.map(|(_, unfinished)| {
+            self.counted_lines - self.next_offset + u64::from(unfinished && !self.last_line_decided)
+        }))
+    }
+
+    fn count_to_end(&mut self, file_bytes: u64) -> io::Result<Option<(u64, bool)>> {
         let mut buffer = vec![0; 256 * 1024];
         let until = self.counted_bytes.saturating_add(BACKLOG_BYTES_MAX);
         while self.counted_bytes < until {
@@ -329,8 +344,7 @@ impl FileReader {
             self.counted_lines += memchr_iter(b'\n', &buffer[..lines_end]).count() as u64;
             self.counted_bytes += lines_end as u64;
             if read < buffer.len() {
-                let unfinished = u64::from(read > lines_end && !self.last_line_decided);
-                return Ok(Some((self.counted_lines - self.next_offset) + unfinished));
+                return Ok(Some((file_bytes, read > lines_end)));
             }
             if lines_end == 0 {
                 // A line longer than the buffer: its end isn't known without reading on.

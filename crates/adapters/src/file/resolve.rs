@@ -98,6 +98,13 @@ pub(super) fn partitions(
             found.push(SourcePartition { source: gone.source.clone(), partition: partition.clone(), place });
         }
     }
+    if settings.follow && found.is_empty() {
+        // Not an empty list, which would say that there is nothing to wait for.
+        return Err(SourceError::Away(format!(
+            "{} holds no complete line yet: waiting for the first",
+            settings.path.display()
+        )));
+    }
     Ok(found)
 }
 

@@ -1,7 +1,7 @@
 //! The embedded log: durable, resumable, bounded, shared by processes.
 
 use crate::support::{LIMITS, changed, drain, only, settle, shown, take_positions};
-use recount_adapters::embedded_log::witness::{LogWitness, LogWitnessError};
+use recount_adapters::embedded_log::witness::{LogWitness, LogWitnessError, WitnessedEvent};
 use recount_adapters::embedded_log::{
     EmbeddedLog, LogError, LogSettings, LogSource, LogSourceSettings, NewEvent, RetentionSettings,
     StdinSettings, StdinSource,
@@ -125,11 +125,11 @@ fn appends_from_threads_and_connections_get_their_own_offsets() {
     let witness = LogWitness::new(&path, log.source_id().as_str());
     assert_eq!(witness.positions().unwrap(), acknowledged.len() as u64);
     let mut stored = Vec::new();
-    let visit = &mut |_: u64, payload: &[u8], _: u64| {
-        stored.push(String::from_utf8(payload.to_vec()).unwrap());
+    let visit = &mut |event: &WitnessedEvent<'_>| {
+        stored.push(String::from_utf8(event.payload.to_vec()).unwrap());
         ControlFlow::Continue(())
     };
-    witness.visit(0, u64::MAX >> 1, visit).unwrap();
+    witness.visit(0, u64::MAX, visit).unwrap();
     assert_eq!(stored, acknowledged, "each acknowledged offset holds the event that it was given for");
 }
 
