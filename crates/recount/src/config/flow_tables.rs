@@ -122,7 +122,7 @@ pub const FLOW: TableSpec = TableSpec {
         ),
         default(
             "depth_max",
-            Kind::Integer(1, 512),
+            Kind::Integer(1, 127),
             "64",
             "JSON nested deeper is dead-lettered, `decode_failed`.",
         ),

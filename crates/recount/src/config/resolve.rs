@@ -96,6 +96,10 @@ fn server(raw: &RawTable, context: &mut Context<'_, '_>) -> ServerConfig {
     let listen = table.text("listen").unwrap_or_default();
     let token = table.secret("token", &context.folder);
     let hmac = table.secret("hmac", &context.folder);
+    if token.is_some() && hmac.is_some() {
+        let message = "senders show either a token or a signature, and this names both";
+        context.sink.fault(&table.place("hmac"), message, "leave one out".to_owned());
+    }
     match is_loopback(&listen) {
         None => {
             let help = "write: listen = \"127.0.0.1:7601\"".to_owned();

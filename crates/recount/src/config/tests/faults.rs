@@ -23,7 +23,7 @@ fn keys_and_kinds() {
     check(
         "id = ",
         "depth_max = 0\nid = ",
-        &["9 flow.reserve-stock.depth_max: `depth_max` must lie between 1 and 512"],
+        &["9 flow.reserve-stock.depth_max: `depth_max` must lie between 1 and 127"],
     );
     check(
         "id = ",
@@ -259,6 +259,11 @@ fn who_may_reach_it_and_secrets() {
     );
     check("[ledger]", &server("token = \"hunter2\""), &["2 server.token: `token` holds a secret"]);
     check("[ledger]", &server("token = { file = \"token\" }"), &[]);
+    check(
+        "[ledger]",
+        &server("token = { file = \"token\" }\nhmac = \"${RECOUNT_HMAC}\""),
+        &["3 server.hmac: senders show either a token or a signature, and this names both"],
+    );
     check(
         "[ledger]",
         &server("token = { path = \"token\" }"),
