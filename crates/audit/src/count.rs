@@ -12,6 +12,7 @@ use crate::witness::{EffectSnapshot, PositionRow, WitnessError};
 use crate::working::{InputFold, Judged, judge};
 use recount_ledger::{DecisionFilter, JournalEntry, LedgerError, Mark, Run, StoredBatch};
 use recount_model::{BookStatus, Decision, PartitionId, Timestamp};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
@@ -154,9 +155,9 @@ fn ask_source(flow: &FlowAudit<'_>, marks: &Marks) -> Sources {
         Vec::new()
     });
     for at in listed.into_iter().chain(marks.keys().cloned()) {
-        if !sources.sides.contains_key(&at) {
-            let answer = source.published(&at);
-            sources.sides.insert(at, answer);
+        if let Entry::Vacant(place) = sources.sides.entry(at) {
+            let answer = source.published(place.key());
+            place.insert(answer);
         }
     }
     sources

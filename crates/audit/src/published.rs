@@ -441,13 +441,16 @@ fn compare_chunk(
     Ok(Ok(()))
 }
 
-/// The current decisions of a range: offset → id and config version. What stands twice is named.
+/// Offset → id and config version.
+type Decided = BTreeMap<u64, (Option<Box<str>>, ConfigVersion)>;
+
+/// The current decisions of a range. What stands twice is named.
 fn decided_in(
     ledger: &dyn LedgerRead,
     fold: &PartitionFold,
     (from, to): (u64, u64),
     twice: &mut Names,
-) -> Result<BTreeMap<u64, (Option<Box<str>>, ConfigVersion)>, LedgerError> {
+) -> Result<Decided, LedgerError> {
     let filter = DecisionFilter {
         flow: Some(fold.at.flow.clone()),
         partition: Some(fold.at.partition.as_str().to_owned()),
@@ -456,7 +459,7 @@ fn decided_in(
         superseded: true,
         ..Default::default()
     };
-    let mut decided = BTreeMap::new();
+    let mut decided = Decided::new();
     ledger.decisions(&filter, &mut |stored| {
         let decision = &stored.decision;
         let of_fold = stored.header.at == fold.at && stored.header.seq <= fold.cut.ledger_seq;

@@ -46,8 +46,8 @@ fn short() -> Fate {
     Fate::DeadLettered(Reason::new(SHORT, "less on hand than asked for"))
 }
 
-struct Told {
-    ledger: MemoryLedger,
+pub struct Told {
+    pub ledger: MemoryLedger,
 }
 
 impl Told {
@@ -65,9 +65,15 @@ impl Told {
         Self { ledger }
     }
 
+    fn next_offset(&self, flow: &str) -> u64 {
+        let last = self.ledger.batches.iter().rev().find(|batch| batch.at == at(flow));
+        last.map_or(0, |batch| batch.next_offset)
+    }
+
     fn batch(&mut self, flow: &str, config: u32, decisions: Vec<Decision>) -> &mut BatchRecord {
         let seq = 1 + self.ledger.batches.iter().filter(|b| b.at == at(flow)).count() as u64;
         let instant = Timestamp(START + 60_000 * self.ledger.batches.len() as i64);
+        let next_offset = self.next_offset(flow).max(decisions.last().map_or(0, |d| d.offset + 1));
         self.ledger.batches.push(BatchRecord {
             at: at(flow),
             epoch: 1,
@@ -75,7 +81,7 @@ impl Told {
             config: ConfigVersion(config),
             taken_at: instant,
             decided_at: instant,
-            next_offset: decisions.last().map_or(0, |d| d.offset + 1),
+            next_offset,
             decisions,
             gaps: vec![],
             bodies: vec![],
@@ -89,7 +95,7 @@ impl Told {
     }
 }
 
-fn an_eventful_key() -> Told {
+pub fn an_eventful_key() -> Told {
     let mut told = Told::new();
     let flagged = Decision { flags: vec![BULK], ..decision(1, "1095275", Fate::Applied) };
     told.batch("reserve-stock", 1, vec![decision(0, "1095275", Fate::Applied), flagged]);
