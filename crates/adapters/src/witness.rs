@@ -103,7 +103,7 @@ fn partitions_at(
         });
         let id = match same {
             Some(source) => Some(source.clone()),
-            None => head_of(&file).ok().and_then(|head| FileId::of_head(&head, 0)).map(|id| id.source_id()),
+            None => head_of(&file).ok().and_then(|head| FileId::of_head(&head, 1)).map(|id| id.source_id()),
         };
         there.extend(id.map(|id| (id, partition)));
     }

@@ -29,7 +29,12 @@ enum Inner {
 pub struct Book {
     inner: Arc<Inner>,
     clock: Arc<dyn Clock>,
+    pace: Option<Pace>,
 }
+
+/// What each append on the caller's thread waits for first: a simulated disk is slow, or its process frozen.
+#[doc(hidden)]
+pub type Pace = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// An append on its way; it is durable when this resolves to `Ok`.
 pub type Pending = Pin<Box<dyn Future<Output = Result<(), Arc<LedgerError>>> + Send>>;
@@ -42,12 +47,18 @@ impl Book {
         std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || serve(store, &inbox, thread_clock.as_ref()))?;
-        Ok(Self { inner: Arc::new(Inner::Threaded(Mutex::new(requests))), clock })
+        Ok(Self { inner: Arc::new(Inner::Threaded(Mutex::new(requests))), clock, pace: None })
     }
 
     /// Runs the store on the thread that polls.
     pub fn inline(store: Box<dyn LedgerStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner::Inline(Mutex::new(store))), clock }
+        Self { inner: Arc::new(Inner::Inline(Mutex::new(store))), clock, pace: None }
+    }
+
+    /// [`inline`](Self::inline), each append after `pace`.
+    #[doc(hidden)]
+    pub fn inline_paced(store: Box<dyn LedgerStore>, clock: Arc<dyn Clock>, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..Self::inline(store, clock) }
     }
 
     /// Puts a batch in line. Batches of a partition must be given in the order of their seq.
@@ -55,7 +66,12 @@ impl Book {
         match self.inner.as_ref() {
             Inner::Inline(_) => {
                 let book = self.clone();
-                Box::pin(async move { book.append_inline(batch) })
+                Box::pin(async move {
+                    if let Some(pace) = &book.pace {
+                        pace().await;
+                    }
+                    book.append_inline(batch)
+                })
             }
             Inner::Threaded(requests) => {
                 let (done, answer) = oneshot::channel();

@@ -22,8 +22,6 @@ pub struct Fed {
     pub events: Vec<FedEvent>,
     /// Positions passed over.
     pub gaps: Vec<Gap>,
-    /// The offset after the last one looked at.
-    pub next_offset: u64,
     /// Nothing more will ever come.
     pub drained: bool,
     /// Known to exist beyond this batch.
@@ -166,8 +164,7 @@ async fn feed(
                     tokio::task::yield_now().await;
                     continue;
                 }
-                let next_offset = polled.next_offset;
-                place.send(Ok(Fed { taken_at, events, gaps: polled.gaps, next_offset, drained, backlog }));
+                place.send(Ok(Fed { taken_at, events, gaps: polled.gaps, drained, backlog }));
                 if drained {
                     break;
                 }

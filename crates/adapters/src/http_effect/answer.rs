@@ -47,7 +47,9 @@ pub(super) fn read(
         .iter()
         .map(|given| match given {
             Given::Nothing => no_verdict(without),
-            Given::Contradiction => no_verdict("the handler's answer has two different verdicts for this event"),
+            Given::Contradiction => {
+                no_verdict("the handler's answer has two different verdicts for this event")
+            }
             Given::Entry(entry) => match verdict(entry, reasons) {
                 Ok(verdict) => {
                     let evidence = match verdict {
@@ -130,7 +132,10 @@ fn verdict(entry: &Value, reasons: &BTreeMap<ReasonCode, String>) -> Result<Verd
         ),
         None => Verdict::dead_letter(
             reason::UNDECLARED_REASON,
-            format!("the handler said {word} for the reason {:?}, which the flow does not declare", cut(given, 64)),
+            format!(
+                "the handler said {word} for the reason {:?}, which the flow does not declare",
+                cut(given, 64)
+            ),
         ),
     })
 }

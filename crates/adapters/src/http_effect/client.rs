@@ -74,7 +74,9 @@ impl Client {
     fn refusal(&self, status: u16) -> String {
         let url = &self.url;
         match status {
-            300..400 => format!("{url} answered {status}: redirects are not followed; write the final address"),
+            300..400 => {
+                format!("{url} answered {status}: redirects are not followed; write the final address")
+            }
             408 | 425 | 429 => format!("{url} answered {status}: it asks to be tried again later"),
             400..500 => format!(
                 "{url} answered {status}: the handler refuses the request as a whole, which says nothing of \

@@ -140,7 +140,8 @@ impl HttpEffect {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; events.len()];
         let mut replays = HashSet::new();
         for (place, event) in events.iter().enumerate() {
-            let again = event.replay.is_some_and(|r| !replays.insert((event.event.meta.offset, r.corrects_seq)));
+            let again =
+                event.replay.is_some_and(|r| !replays.insert((event.event.meta.offset, r.corrects_seq)));
             if replayed[place] || again {
                 outcomes[place] = Some(Outcome::AlreadyReplayed);
             }
@@ -152,7 +153,8 @@ impl HttpEffect {
             let mut asked = Vec::with_capacity(round.len());
             for place in round {
                 let event = &events[place];
-                let known = if held.holds(event) { Some(Outcome::Behind) } else { self.remembered(at, event) };
+                let known =
+                    if held.holds(event) { Some(Outcome::Behind) } else { self.remembered(at, event) };
                 match known {
                     Some(outcome) => {
                         held.note(event, &outcome);
@@ -196,8 +198,9 @@ impl HttpEffect {
         if let Some(actor) = posting.get(at) {
             return Ok(Arc::clone(actor));
         }
-        let actor = Actor::new("recount-http", self.client.clone(), self.threaded)
-            .map_err(|error| EffectFault::Away(format!("{at}: no thread to ask the handler from: {error}")))?;
+        let actor = Actor::new("recount-http", self.client.clone(), self.threaded).map_err(|error| {
+            EffectFault::Away(format!("{at}: no thread to ask the handler from: {error}"))
+        })?;
         let actor = Arc::new(actor);
         posting.insert(at.clone(), Arc::clone(&actor));
         Ok(actor)

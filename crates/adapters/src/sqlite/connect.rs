@@ -127,3 +127,30 @@ impl StatementWatch {
         self.statement.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_durable_in_every_journal_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, mode, create_file, expected) in [
+            ("new.db", None, true, ("wal", 2)),
+            ("wal.db", Some("wal"), false, ("wal", 2)),
+            ("old.db", Some("delete"), false, ("delete", 3)),
+        ] {
+            let path = folder.path().join(name);
+            if let Some(mode) = mode {
+                let conn = Connection::open(&path).unwrap();
+                conn.pragma_update_and_check(None, "journal_mode", mode, |_| Ok(())).unwrap();
+                conn.execute_batch("CREATE TABLE t (n)").unwrap();
+            }
+            let conn = open(&Opening { path: &path, vfs: None, create_file, busy_timeout_ms: 0 }).unwrap();
+            let text: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            let level: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+            let keys: bool = conn.pragma_query_value(None, "foreign_keys", |row| row.get(0)).unwrap();
+            assert_eq!(((text.as_str(), level), keys), (expected, true), "{name}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::connect::StatementWatch;
 use super::faults::{self, Blame};
 use super::plan::{Plan, RoutePlan};
 use super::replays;
-use recount_engine::{EffectEvent, EffectFault, Outcome, OtherwiseVerdict, RowRange};
+use recount_engine::{EffectEvent, EffectFault, OtherwiseVerdict, Outcome, RowRange};
 use recount_model::{PartitionId, Reason, Value, Verdict, reason};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
@@ -44,7 +44,8 @@ impl Held {
 
     /// Holds the event's key, if it has one and is to be retried.
     pub(crate) fn note(&mut self, event: &EffectEvent, outcome: &Outcome) {
-        if let (Outcome::Said { verdict: Verdict::Retry(_), .. }, Some(key)) = (outcome, &event.event.meta.key)
+        if let (Outcome::Said { verdict: Verdict::Retry(_), .. }, Some(key)) =
+            (outcome, &event.event.meta.key)
         {
             self.0.insert(key.clone());
         }
@@ -71,9 +72,15 @@ impl ToSql for Param<'_> {
 enum End {
     Applied,
     /// A statement changed another number of rows than declared.
-    Rows { statement: usize, rows: u64 },
+    Rows {
+        statement: usize,
+        rows: u64,
+    },
     /// A statement erred for the event's sake.
-    Failed { statement: usize, error: rusqlite::Error },
+    Failed {
+        statement: usize,
+        error: rusqlite::Error,
+    },
 }
 
 /// A route's statements, prepared once a batch.
@@ -173,11 +180,7 @@ impl<'c> Applying<'c> {
     }
 
     /// Runs the event's statements up to the first that isn't as declared; how many rows it changed in all.
-    fn attempt(
-        &self,
-        prepared: &mut Prepared<'c>,
-        event: &EffectEvent,
-    ) -> Result<(End, u64), EffectFault> {
+    fn attempt(&self, prepared: &mut Prepared<'c>, event: &EffectEvent) -> Result<(End, u64), EffectFault> {
         let Some(route) = self.route(event)? else { return Ok((End::Applied, 0)) };
         let slot = &mut prepared[event.event.route];
         let statements = match slot {
@@ -247,7 +250,9 @@ impl<'c> Applying<'c> {
                             let place = format!("the `when` of otherwise {}", index + 1);
                             return Ok(self.failed(route, event, &place, &error));
                         }
-                        Err(error) => return Err(faults::fault(&format!("the query {}", cut(when, 200)), &error)),
+                        Err(error) => {
+                            return Err(faults::fault(&format!("the query {}", cut(when, 200)), &error));
+                        }
                     }
                 }
             };
@@ -384,7 +389,9 @@ mod tests {
     #[test]
     fn text_is_true_as_sqlite_takes_it() {
         let conn = Connection::open_in_memory().unwrap();
-        for text in ["", "0", "1", " 2x", "-0.0", "-1", "0x1", "true", "1e1", "e1", ".5", "0.0abc", "+3", "1e"] {
+        for text in
+            ["", "0", "1", " 2x", "-0.0", "-1", "0x1", "true", "1e1", "e1", ".5", "0.0abc", "+3", "1e"]
+        {
             let sqlite: bool =
                 conn.query_row("SELECT CASE WHEN ?1 THEN 1 ELSE 0 END", [text], |r| r.get(0)).unwrap();
             assert_eq!(text_is_true(text.as_bytes()), sqlite, "{text:?}");

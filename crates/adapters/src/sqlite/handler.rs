@@ -149,7 +149,8 @@ impl Handling {
     fn declared(&self, verdict: Verdict) -> Outcome {
         let Some(given) = verdict.reason() else { return applied() };
         if !self.reasons.contains(&given.code) {
-            let sentence = format!("the handler gave the reason {}, which the flow does not declare", given.code);
+            let sentence =
+                format!("the handler gave the reason {}, which the flow does not declare", given.code);
             let evidence = json!({ "reason": given.code.as_str() });
             return said(Verdict::dead_letter(reason::UNDECLARED_REASON, sentence), &evidence);
         }

@@ -135,7 +135,9 @@ fn compile(conn: &Connection, sql: &str, purpose: Purpose) -> Result<(Vec<String
     };
     match purpose {
         Purpose::Effect if statement.is_explain() != 0 || statement.readonly() => {
-            return refused("this changes nothing: write an INSERT, UPDATE or DELETE (a query belongs into `when`)");
+            return refused(
+                "this changes nothing: write an INSERT, UPDATE or DELETE (a query belongs into `when`)",
+            );
         }
         Purpose::Effect if statement.column_count() > 0 => {
             return refused("leave out RETURNING: how many rows changed is known without it");
@@ -253,7 +255,10 @@ mod tests {
             ("INSERT INTO strict_once (n) VALUES (1)", "refused: an error would roll back"),
             ("INSERT INTO angry VALUES (1)", "refused: an error would roll back"),
             ("INSERT INTO late VALUES (1)", "refused: it touches a deferred foreign key"),
-            ("INSERT INTO sly VALUES (1)", "refused: recount_effect is Recount's own record (through trigger slyness)"),
+            (
+                "INSERT INTO sly VALUES (1)",
+                "refused: recount_effect is Recount's own record (through trigger slyness)",
+            ),
             ("DELETE FROM recount_position", "refused: recount_position is Recount's own record"),
             ("UPDATE Recount_Batch SET seq = 1", "refused: recount_batch is Recount's own record"),
             ("UPDATE stock SET on_hand = 1; UPDATE stock SET on_hand = 2", "refused: several statements"),
@@ -285,7 +290,10 @@ mod tests {
         let mut conn = database();
         for (sql, expected) in [
             ("SELECT NOT EXISTS (SELECT 1 FROM stock WHERE sku = :sku)", "plain sku"),
-            ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3) SELECT max(i) FROM n", "plain"),
+            (
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3) SELECT max(i) FROM n",
+                "plain",
+            ),
             ("SELECT count(*) FROM recount_effect", "plain"),
             ("DELETE FROM stock", "refused: a query must only read"),
             ("DELETE FROM stock RETURNING 1", "refused: a query must only read"),

@@ -60,11 +60,7 @@ pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Inspects every statement; all faults at once.
-pub(crate) fn make(
-    conn: &mut Connection,
-    routes: &[SqlRoute],
-    effects: &EffectRows,
-) -> Result<Plan, NoPlan> {
+pub(crate) fn make(conn: &mut Connection, routes: &[SqlRoute], effects: &EffectRows) -> Result<Plan, NoPlan> {
     let schema_version = schema_version(conn)?;
     let mut making = Making { conn, faults: Vec::new(), warnings: Vec::new(), plain: true };
     let mut plans = Vec::with_capacity(routes.len());

@@ -39,9 +39,8 @@ fn row(conn: &Connection, at: &PartitionId) -> Result<Option<Row>, EffectFault> 
             alone: offset.map(|offset| (offset, epoch, stops)),
         })
     };
-    let query = || -> rusqlite::Result<Option<Row>> {
-        conn.prepare_cached(&sql)?.query_row(of(at), read).optional()
-    };
+    let query =
+        || -> rusqlite::Result<Option<Row>> { conn.prepare_cached(&sql)?.query_row(of(at), read).optional() };
     query().map_err(|e| fault("reading recount_position", &e))
 }
 
@@ -49,7 +48,12 @@ fn of(at: &PartitionId) -> [&str; 3] {
     [at.flow.as_str(), at.source.as_str(), at.partition.as_str()]
 }
 
-fn run(conn: &Connection, doing: &str, sql: &str, params: impl rusqlite::Params) -> Result<usize, EffectFault> {
+fn run(
+    conn: &Connection,
+    doing: &str,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<usize, EffectFault> {
     let run = || conn.prepare_cached(sql)?.execute(params);
     run().map_err(|e| fault(doing, &e))
 }

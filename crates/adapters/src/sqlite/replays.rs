@@ -32,7 +32,9 @@ pub(crate) fn note(
     let decision = match outcome {
         Outcome::Said { verdict: Verdict::Applied, .. } => "applied".to_owned(),
         Outcome::Said { verdict: Verdict::Skip(reason), .. } => format!("skipped {}", reason.code),
-        Outcome::Said { verdict: Verdict::DeadLetter(reason), .. } => format!("dead-lettered {}", reason.code),
+        Outcome::Said { verdict: Verdict::DeadLetter(reason), .. } => {
+            format!("dead-lettered {}", reason.code)
+        }
         Outcome::Said { verdict: Verdict::Retry(_), .. } | Outcome::Behind | Outcome::AlreadyReplayed => {
             return Ok(());
         }
@@ -43,8 +45,7 @@ pub(crate) fn note(
     let replay_id = as_integer(replay.replay_id)?;
     let at = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
     let insert = || {
-        conn.prepare_cached(sql)?
-            .execute(params![at.0, at.1, at.2, offset, corrects, replay_id, decision])
+        conn.prepare_cached(sql)?.execute(params![at.0, at.1, at.2, offset, corrects, replay_id, decision])
     };
     insert().map(drop).map_err(|e| fault("writing recount_replay", &e))
 }
@@ -96,7 +97,8 @@ const ONE_EFFECT: &str = "INSERT INTO recount_effect (flow, source_id, partition
 fn many_effects() -> &'static str {
     static SQL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     SQL.get_or_init(|| {
-        let more = (1..EFFECTS_A_STATEMENT).map(|i| format!(", (?1, ?2, ?3, ?{}, ?{})", 4 + 2 * i, 5 + 2 * i));
+        let more =
+            (1..EFFECTS_A_STATEMENT).map(|i| format!(", (?1, ?2, ?3, ?{}, ?{})", 4 + 2 * i, 5 + 2 * i));
         std::iter::once(ONE_EFFECT.to_owned()).chain(more).collect()
     })
 }

@@ -79,9 +79,8 @@ pub(crate) fn prepare_tables(
                 path.display()
             )));
         }
-        let transaction = conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|e| unusable(path, &e))?;
+        let transaction =
+            conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| unusable(path, &e))?;
         transaction.execute_batch(TABLES_SQL).map_err(|e| unusable(path, &e))?;
         check_format(&transaction, path)?;
         return transaction.commit().map_err(|e| unusable(path, &e));

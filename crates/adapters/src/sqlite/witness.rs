@@ -268,7 +268,8 @@ impl WitnessSnapshot<'_> {
         to: u64,
         visit: &mut dyn FnMut(u64, Option<&str>) -> ControlFlow<()>,
     ) -> Result<(), WitnessError> {
-        let sql = format!("SELECT \"offset\", event_id FROM recount_effect {IN_RANGE} ORDER BY \"offset\", rowid");
+        let sql =
+            format!("SELECT \"offset\", event_id FROM recount_effect {IN_RANGE} ORDER BY \"offset\", rowid");
         self.ask(|conn| {
             let mut query = conn.prepare_cached(&sql)?;
             let mut rows = query.query(range(at, from, to))?;
@@ -310,14 +311,29 @@ impl WitnessSnapshot<'_> {
         })
     }
 
-    /// How many rows the user's own effects query lists.
+    /// How many effects the user's own query tells: the whole number in its only row and column, else how
+    /// many rows it lists.
     ///
     /// # Errors
     /// `Question` for a query that can't be used, `Away` where the database can't be read.
     pub fn custom_count(&mut self, sql: &str) -> Result<u64, WitnessError> {
         self.check(sql)?;
-        let sql = format!("SELECT count(*) FROM ({})", sql.trim_end().trim_end_matches(';'));
-        self.ask(|conn| conn.query_row(&sql, [], |row| unsigned(row, 0)))
+        self.ask(|conn| {
+            let mut query = conn.prepare(sql)?;
+            let one_column = query.column_count() == 1;
+            let mut rows = query.query([])?;
+            let (mut count, mut first) = (0, None);
+            while let Some(row) = rows.next()? {
+                if count == 0
+                    && one_column
+                    && let ValueRef::Integer(number) = row.get_ref(0)?
+                {
+                    first = u64::try_from(number).ok();
+                }
+                count += 1;
+            }
+            Ok(if count == 1 { first.unwrap_or(1) } else { count })
+        })
     }
 
     /// The event ids that the user's own effects query lists in column `id`, in the query's order.
@@ -380,7 +396,8 @@ impl WitnessSnapshot<'_> {
                 }
                 let value = row.get_ref(columns - 1)?;
                 let Some(amount) = amount(value) else {
-                    refused = Some(format!("the reconcile's query gives {}, which is no number", shown(value)));
+                    refused =
+                        Some(format!("the reconcile's query gives {}, which is no number", shown(value)));
                     break;
                 };
                 let group = if columns == 2 { group_text(row.get_ref(0)?) } else { None };
@@ -419,13 +436,7 @@ const IN_RANGE: &str =
 
 fn range(at: &PartitionId, from: u64, to: u64) -> impl rusqlite::Params + use<> {
     let name = |text: &str| text.to_owned();
-    (
-        name(at.flow.as_str()),
-        name(at.source.as_str()),
-        name(at.partition.as_str()),
-        signed(from),
-        signed(to),
-    )
+    (name(at.flow.as_str()), name(at.source.as_str()), name(at.partition.as_str()), signed(from), signed(to))
 }
 
 fn signed(offset: u64) -> i64 {

@@ -7,7 +7,9 @@ use super::handler::{Handling, nothing_to_do};
 use super::plan::{self, NoPlan, Plan};
 use super::settings::{SqliteEffectSettings, SqliteOpenError};
 use super::{position, replays, schema};
-use recount_engine::{Claim, Committed, Conclude, EffectBatch, EffectEvent, EffectFault, EffectRows, Outcome};
+use recount_engine::{
+    Claim, Committed, Conclude, EffectBatch, EffectEvent, EffectFault, EffectRows, Outcome,
+};
 use recount_model::PartitionId;
 use rusqlite::{Connection, ffi};
 use std::collections::HashMap;
@@ -74,9 +76,8 @@ impl Worker {
         write: impl FnOnce(&Connection) -> Result<R, EffectFault>,
     ) -> Result<R, EffectFault> {
         let conn = self.connection()?;
-        let result = begin(&conn)
-            .and_then(|()| write(&conn))
-            .and_then(|written| commit(&conn).map(|()| written));
+        let result =
+            begin(&conn).and_then(|()| write(&conn)).and_then(|written| commit(&conn).map(|()| written));
         self.keep(conn, &result);
         result
     }
@@ -110,11 +111,7 @@ impl Worker {
         result
     }
 
-    fn apply_on(
-        &mut self,
-        conn: &mut Connection,
-        batch: &mut EffectBatch,
-    ) -> Result<Committed, EffectFault> {
+    fn apply_on(&mut self, conn: &mut Connection, batch: &mut EffectBatch) -> Result<Committed, EffectFault> {
         self.begin_batch(conn, &batch.at, batch.claim)?;
         self.renew_plan(conn)?;
         let outcomes = if let Some(handling) = &mut self.handling {
@@ -188,16 +185,17 @@ impl Worker {
         if version == self.plan.schema_version {
             return Ok(());
         }
-        self.plan = plan::make(conn, &self.settings.routes, &self.settings.effects).map_err(|no_plan| {
-            match no_plan {
-                NoPlan::Database(error) => fault("reading the schema", &error),
-                refused @ NoPlan::Refused(_) => EffectFault::Away(format!(
-                    "the schema of {} changed: {}",
-                    self.settings.path.display(),
-                    refused.into_open_error(&self.settings.path)
-                )),
-            }
-        })?;
+        self.plan =
+            plan::make(conn, &self.settings.routes, &self.settings.effects).map_err(
+                |no_plan| match no_plan {
+                    NoPlan::Database(error) => fault("reading the schema", &error),
+                    refused @ NoPlan::Refused(_) => EffectFault::Away(format!(
+                        "the schema of {} changed: {}",
+                        self.settings.path.display(),
+                        refused.into_open_error(&self.settings.path)
+                    )),
+                },
+            )?;
         Ok(())
     }
 
