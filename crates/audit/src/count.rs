@@ -4,8 +4,9 @@ use crate::books::{Books, Cut, PartitionFold};
 use crate::budgets::{BudgetsFold, acceptances};
 use crate::effects::{self, EffectsSide};
 use crate::history::{self, History};
+use crate::identified;
 use crate::inputs::{AuditInputs, EffectsDeclared, FlowAudit};
-use crate::published::{self, Sources};
+use crate::published::{self, Counting, Sources};
 use crate::reconcile;
 use crate::report::{AuditReport, Equation, FlowReport, Statement};
 use crate::witness::{EffectSnapshot, PositionRow, WitnessError};
@@ -56,22 +57,10 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         .filter(|(_, entry)| entry.flow.as_ref().is_none_or(|name| *name == flow.flow))
         .collect();
 
-    let mut folds = empty_folds(&marks_before, &marks, &sources, &asked, position_key);
-    for book in inputs.ledger.dropped()? {
-        if let Some(fold) = folds.iter_mut().find(|fold| fold.at == book.at) {
-            fold.add_dropped(&book);
-        }
-    }
-    let mut corrupt = Vec::new();
-    let Batches { mut folds, budgets, input, .. } =
-        batches_or_decisions(inputs, flow, &folds, &acceptances(&journal), &mut corrupt)?;
-    for fold in &mut folds {
-        if let Some(mark) = marks.get(&fold.at) {
-            fold.close(mark);
-        }
-    }
-    tolerate(check_exceptions(inputs, flow, &folds), &mut corrupt)?;
-    let history = tolerate(read_history(inputs, flow, &mut folds, position_key), &mut corrupt)?.flatten();
+    let folds = empty_folds(&marks_before, &marks, &sources, &asked, position_key);
+    let accepted = acceptances(&journal);
+    let Reread { mut folds, budgets, input, history, mut corrupt } =
+        reread(inputs, flow, folds, &marks, &accepted, position_key)?;
     let partitions: Vec<_> = folds
         .iter_mut()
         .map(|fold| {
@@ -83,13 +72,19 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
     let mut statements = Vec::new();
     let histories = history.as_ref().map_or(&[][..], |h| &h.partitions);
     if flow.source.is_some() || !corrupt.is_empty() {
-        let names_max = inputs.names_max;
-        corrupt.dedup();
-        let counted = published::counted(flow, &folds, &sources, &partitions, histories, &corrupt, names_max);
-        statements.push(counted);
+        let counting = Counting {
+            flow: &flow.flow,
+            folds: &folds,
+            reports: &partitions,
+            histories,
+            sources: &sources,
+            corrupt: &corrupt,
+            names_max: inputs.names_max,
+        };
+        statements.push(counting.statement());
     }
     if history.is_some() {
-        let identified = published::identified(inputs, flow, &folds, histories, &sources);
+        let identified = identified::identified(inputs, flow, &folds, histories, &sources);
         statements.extend(tolerate(identified, &mut corrupt)?.flatten());
     }
     let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), position_key);
@@ -122,6 +117,42 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         not_known,
         last_decided_at: folds.iter().filter_map(|fold| fold.last_decided_at).max(),
     })
+}
+
+/// What the ledger's records told, after the witnesses were asked.
+struct Reread {
+    folds: Vec<PartitionFold>,
+    budgets: BudgetsFold,
+    input: InputFold,
+    history: Option<History>,
+    corrupt: Vec<String>,
+}
+
+fn reread(
+    inputs: &AuditInputs<'_>,
+    flow: &FlowAudit<'_>,
+    mut folds: Vec<PartitionFold>,
+    marks: &Marks,
+    accepted: &[Timestamp],
+    position_key: u64,
+) -> Result<Reread, LedgerError> {
+    for book in inputs.ledger.dropped()? {
+        if let Some(fold) = folds.iter_mut().find(|fold| fold.at == book.at) {
+            fold.add_dropped(&book);
+        }
+    }
+    let mut corrupt = Vec::new();
+    let Batches { mut folds, budgets, input, .. } =
+        batches_or_decisions(inputs, flow, &folds, accepted, &mut corrupt)?;
+    for fold in &mut folds {
+        if let Some(mark) = marks.get(&fold.at) {
+            fold.close(mark);
+        }
+    }
+    tolerate(check_exceptions(inputs, flow, &folds), &mut corrupt)?;
+    let history = tolerate(read_history(inputs, flow, &mut folds, position_key), &mut corrupt)?.flatten();
+    corrupt.dedup();
+    Ok(Reread { folds, budgets, input, history, corrupt })
 }
 
 /// The ledger's marks, in the order of its partitions.

@@ -4,7 +4,7 @@ use crate::books::PartitionFold;
 use crate::fingerprint::{ChunkSums, Sum, id_hash, position_hash};
 use crate::history::{History, ID_BUCKETS, id_bucket};
 use crate::inputs::{AuditInputs, EffectsDeclared, FlowAudit};
-use crate::published::{Names, first_of_range, shorten};
+use crate::names::{Names, first_of_range, shorten};
 use crate::report::{Equation, Finding, Side, Statement, Strength};
 use crate::witness::{EffectSnapshot, PositionRow, WitnessError};
 use recount_ledger::{DecisionFilter, LedgerError, LedgerRead};
@@ -195,23 +195,13 @@ fn attest(
             });
         }
         if seq > fold.cut.ledger_seq {
-            let stored = side.snapshot.stored_batches(at, fold.cut.ledger_seq)?;
-            let waiting: BTreeSet<u64> = stored.into_iter().filter(|s| *s <= seq).collect();
-            let absent = (seq - fold.cut.ledger_seq).saturating_sub(waiting.len() as u64);
-            if absent > 0 {
-                missing.add_many(absent, || {
-                    format!(
-                        "{at}: {} after batch {}",
-                        if absent == 1 { "1 batch".to_owned() } else { format!("{absent} batches") },
-                        fold.cut.ledger_seq
-                    )
-                });
-            }
-            if !waiting.is_empty() {
-                attested.open.push(format!(
-                    "{at}: {} committed batches wait to be entered into the ledger",
-                    waiting.len()
-                ));
+            let (waiting, absent) = batches_ahead(side, fold, seq)?;
+            let last = fold.cut.ledger_seq;
+            missing.add_many(absent, || format!("{at}: batches after batch {last}, {absent} in all"));
+            if waiting > 0 {
+                let sentence =
+                    format!("{at}: {waiting} committed batches wait to be entered into the ledger");
+                attested.open.push(sentence);
             }
         }
         attested.recorded += fold.cut.ledger_seq;
@@ -238,6 +228,14 @@ fn attest(
         "committed in the database, and neither in the ledger nor kept in recount_batch",
     ));
     Ok(attested)
+}
+
+/// Batches that the database committed and the ledger lacks: how many are kept for it, and how many aren't.
+fn batches_ahead(side: &EffectsSide<'_>, fold: &PartitionFold, seq: u64) -> Result<(u64, u64), WitnessError> {
+    let stored = side.snapshot.stored_batches(&fold.at, fold.cut.ledger_seq)?;
+    let waiting: BTreeSet<u64> = stored.into_iter().filter(|stored| *stored <= seq).collect();
+    let waiting = waiting.len() as u64;
+    Ok((waiting, (seq - fold.cut.ledger_seq).saturating_sub(waiting)))
 }
 
 type CountedOutcome = Result<Result<Counted, WitnessError>, LedgerError>;
@@ -375,7 +373,7 @@ fn count_ids(
     if let Err(error) = outcome {
         return Ok(Err(error));
     }
-    counted.findings = tell_ids(inputs, flow, balance);
+    counted.findings = tell_ids(inputs, flow, balance, history.applied_without_id);
     Ok(Ok(counted))
 }
 
@@ -383,6 +381,7 @@ fn tell_ids(
     inputs: &AuditInputs<'_>,
     flow: &FlowAudit<'_>,
     balance: BTreeMap<Box<str>, (i64, String)>,
+    applied_without_id: u64,
 ) -> Vec<Finding> {
     let fresh = || Names::new(inputs.names_max);
     let (mut missing, mut extra, mut twice) = (fresh(), fresh(), fresh());
@@ -394,6 +393,10 @@ fn tell_ids(
             (_, true) => extra.add(|| id),
             (_, false) => twice.add(|| format!("{position} ({id}, {count} times)")),
         }
+    }
+    // Decisions whose ids were forgotten have effects all the same.
+    if extra.count <= applied_without_id {
+        extra = fresh();
     }
     [
         missing.finding(reason::EFFECTS_MISSING, "applied by the ledger, and not among the effects"),

@@ -32,6 +32,8 @@ pub(crate) struct LeftSums {
     pub groups: BTreeMap<Box<str>, Amount>,
     /// There were more groups than are kept.
     pub too_many_groups: bool,
+    /// Decisions that name no group: without a key, or forgotten on request.
+    pub ungrouped: u64,
     /// Decisions whose config version did not declare the reconcile.
     pub unmeasured: u64,
     /// Decisions for which the expression gave no number.
@@ -186,6 +188,7 @@ impl LeftSums {
             }
         }
         if reconcile.by_group && !left_out {
+            self.ungrouped += u64::from(group.is_none());
             self.add_to_group(group.unwrap_or_default(), amount);
         }
     }

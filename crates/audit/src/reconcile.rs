@@ -96,14 +96,20 @@ fn compare(
     let expected = left.expected(&reconcile.less);
     let difference = right.total.minus(expected);
     let differing = if reconcile.by_group { differing_groups(reconcile, left, right) } else { Vec::new() };
-    let differs = difference.abs() > reconcile.tolerance || !differing.is_empty();
+    let total_differs = difference.abs() > reconcile.tolerance;
+    let differs = total_differs || !differing.is_empty();
     let last = folds.iter().filter_map(|fold| fold.last_decided_at).max();
     let may_still_come = !has_cut
         && last.is_some_and(|Timestamp(at)| {
             inputs.now.0.saturating_sub(at) < i64::try_from(reconcile.within_ms).unwrap_or(i64::MAX)
         });
     let dropped: u64 = folds.iter().map(|fold| fold.dropped.count()).sum();
-    let incomplete = incomplete(left, right, dropped);
+    let incomplete = match incomplete(left, right, dropped) {
+        None if !total_differs && !differing.is_empty() && left.ungrouped > 0 => {
+            Some(format!("{} decisions name no group: without a key, or forgotten", left.ungrouped))
+        }
+        other => other,
+    };
     let status = match (differs, incomplete.is_some()) {
         (_, true) => BookStatus::Unprovable,
         (true, false) if may_still_come => BookStatus::Open,

@@ -138,3 +138,31 @@ fn what_left_with_retention_is_still_counted_and_never_called_missing() {
         0 received in 0 events = 237 in the database + 0 insufficient_stock + 0 zero_quantity - 237 unexplained; 100 decisions left the ledger with retention, and their amounts with them"#]].assert_eq(&sentences.join("\n"));
     assert_eq!(report.flows[0].books.counts, world.audit().flows[0].books.counts);
 }
+
+#[test]
+fn what_was_forgotten_on_request_is_known_by_the_hash_of_its_payload() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(100);
+    let mut ledger = write(&mut world, folder.path(), LedgerSettings::default());
+    assert_eq!(ledger.forget(None, "sku-1", "asked by mail").unwrap().decisions, 33);
+    drop(ledger);
+    let report = world.audit_of(&LedgerReader::open(folder.path()).unwrap());
+    expect![[r#"
+        exit 3
+        E1 counted balanced
+        E1 identified balanced
+        E2 counted balanced
+        E3 summed to one cut unprovable"#]]
+    .assert_eq(&told_of(&report));
+    expect!["300 received in 100 events = 237 in the database + 23 insufficient_stock + 40 zero_quantity; 26 decisions name no group: without a key, or forgotten"].assert_eq(&report.flows[0].statements[3].sentence);
+    world.source.records[1] = Some(r#"{"id":"o-1","sku":"sku-1","quantity":9}"#.into());
+    let report = world.audit_of(&LedgerReader::open(folder.path()).unwrap());
+    expect![[r#"
+        exit 1
+        E1 counted balanced
+        E1 identified imbalanced
+           position_reused 1: reserve-stock/orders/1 (source (id o-1), ledger (no id))
+        E2 counted balanced
+        E3 summed to one cut unprovable"#]]
+    .assert_eq(&told_of(&report));
+}

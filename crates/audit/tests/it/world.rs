@@ -66,6 +66,16 @@ pub fn quantity(offset: u64) -> i64 {
     offset as i64 % 5 + 1
 }
 
+pub fn payload(offset: u64) -> String {
+    format!(r#"{{"id":"o-{offset}","sku":"{}","quantity":{}}}"#, sku(offset), quantity(offset))
+}
+
+/// As its documentation in the model says, so that the auditor's own is held against another.
+fn payload_hash(offset: u64) -> PayloadHash {
+    let hash = blake3::hash(format!("o-{offset}\0{}", payload(offset)).as_bytes());
+    PayloadHash(u64::from_be_bytes(hash.as_bytes()[..8].try_into().unwrap()))
+}
+
 /// Every seventh is skipped, every eleventh dead-lettered.
 pub fn fate(offset: u64) -> Fate {
     if offset % 7 == 6 {
@@ -83,7 +93,7 @@ pub fn decision(offset: u64, fate: Fate) -> Decision {
         offset,
         event_id: Some(format!("o-{offset}").into()),
         key: Some(sku(offset).into()),
-        payload_hash: PayloadHash(offset),
+        payload_hash: payload_hash(offset),
         fate,
         flags: vec![],
         attempt: 1,
@@ -127,9 +137,7 @@ impl World {
     }
 
     pub fn publish(&mut self, offset: u64) {
-        let record =
-            format!(r#"{{"id":"o-{offset}","sku":"{}","quantity":{}}}"#, sku(offset), quantity(offset));
-        self.source.records.push(Some(record));
+        self.source.records.push(Some(payload(offset)));
     }
 
     /// Records a batch, with its effects and its position row.

@@ -285,7 +285,7 @@ fn a_ledger_behind_the_database_is_open_only_where_the_batches_are_kept() {
             E1 counted open
             E1 identified balanced
             E2 counted unprovable
-               positions_unrecorded 1: reserve-stock/orders: 1 batch after batch 9
+               positions_unrecorded 1: reserve-stock/orders: batches after batch 9, 1 in all
             E3 not counted unprovable"#]],
     );
     let kept = |w: &mut World| {
