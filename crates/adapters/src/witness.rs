@@ -89,18 +89,15 @@ fn place_of_partition(path: &Path, partition: &Partition) -> PathBuf {
 ///
 /// # Errors
 /// `Unreachable` where the folder can't be listed.
-fn partitions_at(
-    path: &Path,
-    known: &[PartitionId],
-) -> Result<Vec<(SourceId, Partition)>, WitnessError> {
+fn partitions_at(path: &Path, known: &[PartitionId]) -> Result<Vec<(SourceId, Partition)>, WitnessError> {
     let unreadable = |error: &dyn std::fmt::Display| WitnessError::Unreachable(error.to_string());
     let place = Place::of_path(path).map_err(|error| unreadable(&error))?;
     let mut there = Vec::new();
     for (partition, file) in place.files().map_err(|error| unreadable(&error))? {
         let recorded = known.iter().rev().filter(|at| at.partition == partition);
-        let same = recorded.map(|at| &at.source).find(|source| {
-            same_incarnation(source, &file).is_ok_and(|sameness| sameness == Sameness::Same)
-        });
+        let same = recorded
+            .map(|at| &at.source)
+            .find(|source| same_incarnation(source, &file).is_ok_and(|sameness| sameness == Sameness::Same));
         let id = match same {
             Some(source) => Some(source.clone()),
             None => head_of(&file).ok().and_then(|head| FileId::of_head(&head, 1)).map(|id| id.source_id()),
@@ -201,8 +198,8 @@ impl SqliteEffectWitness {
 
 impl EffectWitness for SqliteEffectWitness {
     fn snapshot(&self) -> Result<Box<dyn EffectSnapshot + '_>, WitnessError> {
-        let witness = SqliteWitness::open(&self.path, None, BUSY_TIMEOUT_MS, QUERY_TIME_MS_MAX);
-        let snapshot = witness.and_then(SqliteWitness::into_snapshot).map_err(sqlite_error)?;
+        let witness = SqliteWitness::new(&self.path, None, BUSY_TIMEOUT_MS, QUERY_TIME_MS_MAX);
+        let snapshot = witness.snapshot().map_err(sqlite_error)?;
         let has_tables = snapshot.has_tables().map_err(sqlite_error)?;
         Ok(Box::new(Snapshot { has_tables, snapshot: RefCell::new(snapshot) }))
     }
@@ -211,7 +208,7 @@ impl EffectWitness for SqliteEffectWitness {
 struct Snapshot {
     /// Without them the flow never committed here, which is an answer and not an error.
     has_tables: bool,
-    snapshot: RefCell<WitnessSnapshot<'static>>,
+    snapshot: RefCell<WitnessSnapshot>,
 }
 
 impl EffectSnapshot for Snapshot {

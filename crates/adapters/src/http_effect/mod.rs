@@ -287,6 +287,8 @@ impl Effect for HttpEffect {
     }
 
     async fn release(&self, at: &PartitionId, claim: Claim) -> Result<(), EffectFault> {
+        self.forget(at);
+        lock(&self.posting).remove(at);
         self.arbiter.release(at, claim).await
     }
 }

@@ -195,7 +195,7 @@ impl<'c> Applying<'c> {
                 Err(error) => {
                     return match faults::blame(&error) {
                         Blame::Event => Ok((End::Failed { statement: index, error }, changed)),
-                        Blame::Again | Blame::Away => Err(self.fault(route, index, &error)),
+                        Blame::Again | Blame::Away => Err(self.fault(&plan.sql, &error)),
                     };
                 }
             };
@@ -209,15 +209,14 @@ impl<'c> Applying<'c> {
 
     fn prepare(&self, route: &RoutePlan) -> Result<Vec<CachedStatement<'c>>, EffectFault> {
         let mut statements = Vec::with_capacity(route.statements.len());
-        for (index, plan) in route.statements.iter().enumerate() {
+        for plan in &route.statements {
             let prepared = self.conn.prepare_cached(&plan.sql);
-            statements.push(prepared.map_err(|e| self.fault(route, index, &e))?);
+            statements.push(prepared.map_err(|e| self.fault(&plan.sql, &e))?);
         }
         Ok(statements)
     }
 
-    fn fault(&self, route: &RoutePlan, statement: usize, error: &rusqlite::Error) -> EffectFault {
-        let sql = route.statements.get(statement).map_or("", |s| s.sql.as_str());
+    fn fault(&self, sql: &str, error: &rusqlite::Error) -> EffectFault {
         if faults::code(error) & 0xff == rusqlite::ffi::SQLITE_INTERRUPT {
             return EffectFault::Away(format!(
                 "a statement took longer than {} ms and was interrupted ({}): give it an index, or raise the \
@@ -250,9 +249,7 @@ impl<'c> Applying<'c> {
                             let place = format!("the `when` of otherwise {}", index + 1);
                             return Ok(self.failed(route, event, &place, &error));
                         }
-                        Err(error) => {
-                            return Err(faults::fault(&format!("the query {}", cut(when, 200)), &error));
-                        }
+                        Err(error) => return Err(self.fault(when, &error)),
                     }
                 }
             };

@@ -1,5 +1,6 @@
 //! Effects written in Rust: a savepoint an event, a transaction in the handler's hand.
 
+use super::connect::StatementWatch;
 use super::events::{
     self, Held, Param, applied, cut, release_savepoint, said, savepoint, statement_failed,
     still_in_transaction, undo_to_savepoint,
@@ -36,6 +37,7 @@ pub(crate) struct Handling {
     pub(crate) runtime: Option<tokio::runtime::Handle>,
     /// Statements that were inspected with the catalog of this version.
     pub(crate) inspected: (i64, HashSet<String>),
+    pub(crate) watch: StatementWatch,
 }
 
 /// How one call ended.
@@ -126,8 +128,8 @@ impl Handling {
         event: &Checked<Event>,
         fault: &mut Option<EffectFault>,
     ) -> Called {
-        let Self { handler, inspected, runtime, time_ms_max, .. } = self;
-        let mut transaction = SqliteTransaction { conn, inspected: &mut inspected.1, fault };
+        let Self { handler, inspected, runtime, time_ms_max, watch, .. } = self;
+        let mut transaction = SqliteTransaction { conn, inspected: &mut inspected.1, watch, fault };
         let run = AssertUnwindSafe(|| {
             let handling = handler.handle(event, &mut transaction);
             match runtime {
@@ -169,6 +171,7 @@ impl Handling {
 struct SqliteTransaction<'c> {
     conn: &'c mut Connection,
     inspected: &'c mut HashSet<String>,
+    watch: &'c StatementWatch,
     /// The first error that was the database's.
     fault: &'c mut Option<EffectFault>,
 }
@@ -181,6 +184,7 @@ impl SqliteTransaction<'_> {
         run: impl FnOnce(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, HandlerError> {
         self.inspect_once(sql)?;
+        self.watch.next();
         let statement = || {
             let mut statement = self.conn.prepare_cached(sql)?;
             for index in 1..=statement.parameter_count() {

@@ -9,8 +9,7 @@ use super::settings::SqliteOpenError;
 use recount_model::{Amount, FlowName, OffsetSet, Partition, PartitionId, SourceId};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
-use std::borrow::Cow;
-use std::ops::{ControlFlow, Deref, DerefMut};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Groups that one reconcile may give.
@@ -27,42 +26,20 @@ pub enum WitnessError {
     Question(String),
 }
 
-/// A database opened for reading only.
+/// A database, asked for reading only.
+#[derive(Debug, Clone)]
 pub struct SqliteWitness {
-    conn: Connection,
     path: PathBuf,
+    vfs: Option<String>,
+    busy_timeout_ms: u64,
+    statement_time_ms_max: u64,
 }
 
 /// One moment of the database: everything asked of it is of the same commit.
-pub struct WitnessSnapshot<'w> {
-    conn: Lent<'w>,
-    path: Cow<'w, Path>,
-}
-
-/// The connection of a snapshot: the witness's, or the snapshot's own.
-enum Lent<'w> {
-    Borrowed(&'w mut Connection),
-    Owned(Box<Connection>),
-}
-
-impl Deref for Lent<'_> {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        match self {
-            Self::Borrowed(conn) => conn,
-            Self::Owned(conn) => conn,
-        }
-    }
-}
-
-impl DerefMut for Lent<'_> {
-    fn deref_mut(&mut self) -> &mut Connection {
-        match self {
-            Self::Borrowed(conn) => conn,
-            Self::Owned(conn) => conn,
-        }
-    }
+pub struct WitnessSnapshot {
+    conn: Connection,
+    path: PathBuf,
+    watch: StatementWatch,
 }
 
 /// What the position row of a partition says was committed.
@@ -116,65 +93,43 @@ pub struct ReconcileRow {
 }
 
 impl SqliteWitness {
-    /// Opens a database for reading, also beside a writer. A query that takes longer than
-    /// `statement_time_ms_max` is interrupted; 0: no limit.
-    ///
-    /// # Errors
-    /// `Away` where there is no such file or it can't be opened.
-    pub fn open(
-        path: &Path,
-        vfs: Option<&str>,
+    /// Opened only when it is asked. A query that takes longer than `statement_time_ms_max` is interrupted;
+    /// 0: no limit.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        vfs: Option<String>,
         busy_timeout_ms: u64,
         statement_time_ms_max: u64,
-    ) -> Result<Self, WitnessError> {
-        let opening = Opening { path, vfs, create_file: false, busy_timeout_ms };
+    ) -> Self {
+        Self { path: path.into(), vfs, busy_timeout_ms, statement_time_ms_max }
+    }
+
+    /// Begins to read one moment of the database, on a connection of its own, also beside a writer.
+    ///
+    /// # Errors
+    /// `Away` where there is no such file or it can't be read.
+    pub fn snapshot(&self) -> Result<WitnessSnapshot, WitnessError> {
+        let opening = Opening {
+            path: &self.path,
+            vfs: self.vfs.as_deref(),
+            create_file: false,
+            busy_timeout_ms: self.busy_timeout_ms,
+        };
         let mut conn = connect::open_to_read(&opening)
             .map_err(|error: SqliteOpenError| WitnessError::Away(error.to_string()))?;
-        let watched = StatementWatch::default().watch(&mut conn, statement_time_ms_max);
-        watched.map_err(|e| away(path, &e))?;
-        Ok(Self { conn, path: path.to_owned() })
-    }
-
-    /// Begins to read one moment of the database.
-    ///
-    /// # Errors
-    /// `Away` where it can't be read or its `recount_*` tables have another format.
-    pub fn snapshot(&mut self) -> Result<WitnessSnapshot<'_>, WitnessError> {
-        WitnessSnapshot { conn: Lent::Borrowed(&mut self.conn), path: Cow::Borrowed(&self.path) }.begin()
-    }
-
-    /// [`snapshot`](Self::snapshot), for one that outlives this witness.
-    ///
-    /// # Errors
-    /// As `snapshot`.
-    pub fn into_snapshot(self) -> Result<WitnessSnapshot<'static>, WitnessError> {
-        let Self { conn, path } = self;
-        WitnessSnapshot { conn: Lent::Owned(Box::new(conn)), path: Cow::Owned(path) }.begin()
-    }
-}
-
-impl WitnessSnapshot<'_> {
-    fn begin(self) -> Result<Self, WitnessError> {
-        self.ask(|conn| {
-            if !conn.is_autocommit() {
-                conn.execute_batch("ROLLBACK")?;
-            }
-            // A deferred transaction sees the moment of its first read.
+        let watch = StatementWatch::default();
+        watch.watch(&mut conn, self.statement_time_ms_max).map_err(|e| away(&self.path, &e))?;
+        let snapshot = WitnessSnapshot { conn, path: self.path.clone(), watch };
+        snapshot.ask(|conn| {
+            // A deferred transaction sees the moment of its first read. It ends with the connection.
             conn.execute_batch("BEGIN")?;
             conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
         })?;
-        Ok(self)
+        Ok(snapshot)
     }
 }
 
-impl Drop for WitnessSnapshot<'_> {
-    fn drop(&mut self) {
-        // Reading changed nothing; the next snapshot rolls back where this failed.
-        drop(self.conn.execute_batch("ROLLBACK"));
-    }
-}
-
-impl WitnessSnapshot<'_> {
+impl WitnessSnapshot {
     /// Whether the database has Recount's tables, in the format that this program reads.
     ///
     /// # Errors
@@ -427,6 +382,7 @@ impl WitnessSnapshot<'_> {
     }
 
     fn ask<R>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, WitnessError> {
+        self.watch.next();
         ask(&self.conn).map_err(|error| away(&self.path, &error))
     }
 }

@@ -51,6 +51,7 @@ impl Worker {
             time_ms_max: settings.handler_time_ms_max,
             runtime,
             inspected: Default::default(),
+            watch: watch.clone(),
         });
         Ok(Self { settings, conn: Some(conn), plan, watch, handling, alone: HashMap::new() })
     }
@@ -167,6 +168,7 @@ impl Worker {
         outcomes: Vec<Outcome>,
         conclude: &mut Conclude,
     ) -> Result<Committed, EffectFault> {
+        self.watch.next();
         let conclusion = conclude(&outcomes);
         let guard = self.settings.guards.claim;
         position::conclude(conn, at, claim, ledger_has_seq, &conclusion, guard)?;
@@ -211,6 +213,7 @@ impl Worker {
     }
 
     fn connection(&mut self) -> Result<Connection, EffectFault> {
+        self.watch.next();
         let conn = match self.conn.take() {
             Some(conn) => conn,
             None => self.reconnect()?,
