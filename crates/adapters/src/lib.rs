@@ -1,10 +1,10 @@
 //! Everything heavy: sources, databases, HTTP handlers.
 
+pub mod actor;
 pub mod embedded_log;
 pub mod file;
+pub mod http_effect;
 pub mod http_source;
 mod settled;
-pub mod actor;
-pub mod http_effect;
 pub mod sqlite;
 pub mod witness;
