@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::metrics::{FlowMetrics, render};
 use crate::wiring::audit::{AuditOptions, count_again};
-use crate::wiring::{Listening, Running, RunningFlow};
+use crate::wiring::{Listening, Running, RunningFlow, control_token_path};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use recount_audit::AuditReport;
 use recount_engine::{FlowEnd, FlowHandle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ pub const CONTROL_TOKEN_FILE: &str = "control-token";
 pub struct Server {
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
+    control_token: PathBuf,
 }
 
 struct Shared {
@@ -82,7 +84,7 @@ impl Server {
                 tracing::error!("the server ended: {error}");
             }
         });
-        Ok(Self { stop, task })
+        Ok(Self { stop, task, control_token: control_token_path(config) })
     }
 
     /// Stops taking requests; those under way may finish.
@@ -90,6 +92,9 @@ impl Server {
         self.stop.send_replace(true);
         if tokio::time::timeout(STOP_MAX, self.task).await.is_err() {
             tracing::warn!("requests were still under way when the server stopped");
+        }
+        if let Err(error) = std::fs::remove_file(&self.control_token) {
+            tracing::debug!("the control token stays behind, and is good for nothing: {error}");
         }
     }
 }

@@ -12,7 +12,7 @@ use recount_audit::{
 };
 use recount_checks::{FlowChecks, RawEvent};
 use recount_engine::EffectRows;
-use recount_ledger::LedgerRead;
+use recount_ledger::{LedgerRead, LedgerReader};
 use recount_model::{ConfigVersion, PartitionId};
 use std::collections::BTreeMap;
 
@@ -36,14 +36,41 @@ struct Witnesses {
     identify: Identifier,
 }
 
-struct Identifier(FlowChecks);
+/// Finds ids by the rules of the version that decided, where it is still in the journal and can be read.
+struct Identifier {
+    now: FlowChecks,
+    of_version: BTreeMap<ConfigVersion, FlowChecks>,
+}
 
 impl Identify for Identifier {
-    /// The rules of today stand in for those of every version: the place of the id seldom changes, and a
-    /// change shows as ids that differ.
-    fn event_id(&self, _: Option<ConfigVersion>, raw: &RawEvent) -> Option<Box<str>> {
-        self.0.check(raw.clone()).meta().id.clone()
+    fn event_id(&self, config: Option<ConfigVersion>, raw: &RawEvent) -> Option<Box<str>> {
+        let checks = config.and_then(|version| self.of_version.get(&version)).unwrap_or(&self.now);
+        checks.check(raw.clone()).meta().id.clone()
     }
+}
+
+/// Earlier versions of the config, as the journal keeps them; those of today's text are left out.
+fn earlier_versions(config: &Config, ledger: &LedgerReader) -> Result<Earlier, Failure> {
+    let today = config.hash();
+    let versions = ledger.configs().map_err(super::ledger_failure)?.into_iter();
+    let read = versions.filter(|stored| stored.hash != today).filter_map(|stored| {
+        let config = Config::from_text(&stored.text, &config.path).ok()?;
+        Some((stored.version, config))
+    });
+    Ok(read.collect())
+}
+
+type Earlier = BTreeMap<ConfigVersion, Config>;
+
+/// Which measure a reconcile of this name had in earlier versions; `None` where it was not declared.
+fn measure_of(earlier: &Earlier, reconcile: &ReconcileConfig) -> BTreeMap<ConfigVersion, Option<usize>> {
+    let measure = |config: &Config| {
+        let same = |other: &&ReconcileConfig| {
+            other.name == reconcile.name && other.left.flow == reconcile.left.flow
+        };
+        config.reconciles.iter().find(same).map(|other| other.left.measure)
+    };
+    earlier.iter().map(|(version, config)| (*version, measure(config))).collect()
 }
 
 /// Counts the flows of a config again.
@@ -53,11 +80,12 @@ pub fn count_again(config: &Config, wanted: &[String], options: AuditOptions) ->
         |flow: &&FlowConfig| wanted.is_empty() || wanted.iter().any(|name| name == flow.spec.flow.as_str());
     let flows: Vec<&FlowConfig> = config.flows.iter().filter(is_wanted).collect();
     let known = ledger.partitions().map_err(super::ledger_failure)?;
+    let earlier = earlier_versions(config, &ledger)?;
     let witnesses: Vec<Witnesses> =
-        flows.iter().map(|flow| witnesses(config, flow, &known)).collect::<Result<_, _>>()?;
+        flows.iter().map(|flow| witnesses(config, flow, &known, &earlier)).collect::<Result<_, _>>()?;
     let mut audited = Vec::with_capacity(flows.len());
     for (flow, witnesses) in flows.iter().zip(&witnesses) {
-        audited.push(flow_audit(config, flow, witnesses, options)?);
+        audited.push(flow_audit(config, flow, witnesses, &earlier, options)?);
     }
     Ok(audit(&AuditInputs {
         ledger: &ledger,
@@ -68,7 +96,12 @@ pub fn count_again(config: &Config, wanted: &[String], options: AuditOptions) ->
     }))
 }
 
-fn witnesses(config: &Config, flow: &FlowConfig, known: &[PartitionId]) -> Result<Witnesses, Failure> {
+fn witnesses(
+    config: &Config,
+    flow: &FlowConfig,
+    known: &[PartitionId],
+    earlier: &Earlier,
+) -> Result<Witnesses, Failure> {
     let source = source_witness(config, flow, known);
     let effect = match &flow.effect {
         EffectConfig::Sql { database, .. } => Some(witness(config, database)?),
@@ -81,7 +114,12 @@ fn witnesses(config: &Config, flow: &FlowConfig, known: &[PartitionId]) -> Resul
         let RightSide::Query { database, .. } = &reconcile.right;
         others.insert(database.clone(), witness(config, database)?);
     }
-    Ok(Witnesses { source, effect, others, identify: Identifier(compile(flow)?) })
+    let compiled = |(version, config): (&ConfigVersion, &Config)| {
+        let flow = config.flow(flow.spec.flow.as_str())?;
+        Some((*version, compile(flow).ok()?))
+    };
+    let of_version = earlier.iter().filter_map(compiled).collect();
+    Ok(Witnesses { source, effect, others, identify: Identifier { now: compile(flow)?, of_version } })
 }
 
 /// Who is asked what a flow's source holds.
@@ -116,6 +154,7 @@ fn flow_audit<'a>(
     config: &'a Config,
     flow: &'a FlowConfig,
     witnesses: &'a Witnesses,
+    earlier: &Earlier,
     options: AuditOptions,
 ) -> Result<FlowAudit<'a>, Failure> {
     let mut audited = FlowAudit::new(flow.spec.flow.clone());
@@ -126,6 +165,7 @@ fn flow_audit<'a>(
     audited.open_allowed_ms = flow.open_ms_max;
     audited.silence_allowed_ms = flow.expect.map(|expect| expect.per_ms);
     audited.id_is_secret = flow.spec.id_is_secret;
+    audited.groups_are_secret = reconciles(config, flow).any(|reconcile| reconcile.left.by_is_secret);
     for reconcile in reconciles(config, flow) {
         let RightSide::Query { database, sql } = &reconcile.right;
         let same_database =
@@ -134,7 +174,7 @@ fn flow_audit<'a>(
         audited.reconciles.push(ReconcileAudit {
             name: reconcile.name.clone(),
             measure: reconcile.left.measure,
-            measure_of: BTreeMap::new(),
+            measure_of: measure_of(earlier, reconcile),
             of: match reconcile.left.of {
                 SumOf::Received => ReconcileOf::Received,
                 SumOf::Applied => ReconcileOf::Applied,
