@@ -139,7 +139,7 @@ pub struct LossTold {
 }
 
 /// A disk as it was; see [`Disk::image`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct DiskImage {
     files: BTreeMap<String, Vec<u8>>,
 }

@@ -6,6 +6,7 @@
 
 pub mod disk;
 pub mod faults;
+pub mod folder;
 pub mod state;
 
 #[allow(unsafe_code)]
@@ -18,6 +19,7 @@ pub use faults::{Failure, Fault, Operation};
 
 use state::{Counts, State};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One simulated file system, registered with SQLite under [`FileSystem::name`]. It lives as long as the
@@ -25,6 +27,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct FileSystem {
     name: String,
     state: Mutex<State>,
+}
+
+impl fmt::Debug for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSystem").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl FileSystem {
@@ -106,9 +114,9 @@ impl FileSystem {
         self.lock().counts
     }
 
-    /// Planned faults that struck, by kind and operation.
-    pub fn struck(&self) -> BTreeMap<(Failure, Operation), u64> {
-        self.lock().struck.clone()
+    /// Planned faults that struck since this was last asked, by kind and operation.
+    pub fn take_struck(&self) -> BTreeMap<(Failure, Operation), u64> {
+        std::mem::take(&mut self.lock().struck)
     }
 
     /// A number over all operations so far, in order.
