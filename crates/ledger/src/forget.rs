@@ -1,6 +1,7 @@
 //! Forgetting a key: its payloads, ids and the key itself are destroyed everywhere in the ledger; verdicts,
 //! positions, times and amounts stay, and so do the identity sums that were taken when they were decided.
 
+use crate::birth::remove_database;
 use crate::codec::{self, Block, BlockHead};
 use crate::opener::failed;
 use crate::query::Query;
@@ -9,11 +10,11 @@ use crate::scan::batch_row;
 use crate::seal::key_range;
 use crate::segment::put_filters;
 use crate::shelf::{CATALOG, Segment};
-use crate::store::{DecisionFilter, JournalEntry, JournalKind, LedgerError};
+use crate::store::{DecisionFilter, JournalEntry, JournalKind, LedgerError, LedgerStore};
 use crate::stripe::Texts;
 use crate::writer::{SqliteLedger, in_transaction};
 use recount_model::{Decision, Fate, FlowName};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -29,11 +30,15 @@ pub struct Forgotten {
 /// What the sentence of a forgotten event's reason says.
 const SENTENCE: &str = "forgotten on request";
 
+/// The journal's words for a forgetting that began, and for one that came to its end.
+const BEGAN: &str = "forgetting";
+const ENDED: &str = "forgotten";
+
 impl SqliteLedger {
     /// Destroys what the ledger holds of a key: bodies, event ids, the key, evidence, sentences and groups of
     /// its decisions. Keeps position, verdict, reason code, flags, times, payload hash (a redelivered position
     /// is compared with it) and amounts. Journals how many, not which. After a crash in between: call it
-    /// again.
+    /// again. Files that held the key are compacted, which takes a while and room for a copy of each.
     pub fn forget(
         &mut self,
         flow: Option<&FlowName>,
@@ -41,47 +46,90 @@ impl SqliteLedger {
         because: &str,
     ) -> Result<Forgotten, LedgerError> {
         self.healthy()?;
-        let done = self.forget_everywhere(flow, key);
+        let scrub_all = self.forgetting_was_cut_short()?;
+        self.journal_forgetting(flow, BEGAN, serde_json::json!({ "because": because }))?;
+        let done = self.forget_everywhere(flow, key, scrub_all);
         let forgotten = self.written(done)?;
-        let now = (self.settings.clock)();
         let detail = serde_json::json!({
             "decisions": forgotten.decisions, "bodies": forgotten.bodies, "because": because,
         });
-        let entry = JournalEntry {
-            kind: JournalKind::Operator,
-            flow: flow.cloned(),
-            what: "forgotten".to_owned(),
-            at: now,
-            persisted_at: now,
-            detail,
-        };
-        crate::store::LedgerStore::journal(self, &entry)?;
+        self.journal_forgetting(flow, ENDED, detail)?;
         Ok(forgotten)
     }
 
-    fn forget_everywhere(&mut self, flow: Option<&FlowName>, key: &str) -> Result<Forgotten, LedgerError> {
-        // A segment that is half sealed holds the key twice: sealing begins anew afterwards.
+    fn journal_forgetting(
+        &mut self,
+        flow: Option<&FlowName>,
+        what: &str,
+        detail: serde_json::Value,
+    ) -> Result<u64, LedgerError> {
+        let now = (self.settings.clock)();
+        let (kind, flow, what) = (JournalKind::Operator, flow.cloned(), what.to_owned());
+        self.journal(&JournalEntry { kind, flow, what, at: now, persisted_at: now, detail })
+    }
+
+    /// A crash may have come before a file was compacted; nothing else would lead to it any more.
+    fn forgetting_was_cut_short(&self) -> Result<bool, LedgerError> {
+        let sql = "SELECT what = ?1 FROM journal WHERE what IN (?1, ?2) ORDER BY entry DESC LIMIT 1";
+        let last = self.catalog.query_row(sql, params![BEGAN, ENDED], |row| row.get(0)).optional();
+        Ok(last.map_err(failed(CATALOG))?.unwrap_or(false))
+    }
+
+    fn forget_everywhere(
+        &mut self,
+        flow: Option<&FlowName>,
+        key: &str,
+        scrub_all: bool,
+    ) -> Result<Forgotten, LedgerError> {
+        // A segment that is half sealed, or just was, is there twice.
         self.abandon_sealing()?;
-        self.shelf.last_block.clear();
-        // Without the shelf's own connections to sealed segments, so that nothing stands in the way of writing.
-        for segment in self.shelf.segments.iter_mut().filter(|s| s.is_sealed()) {
-            *segment = Segment::unopened(segment.info.clone());
+        while let Some(file) = self.obsolete.pop_front() {
+            remove_database(&self.shelf.opener, &self.settings, &file)?;
         }
+        self.shelf.last_block.clear();
         let wanted: BTreeSet<i64> = (self.shelf.partitions.iter())
             .filter(|(_, at)| flow.is_none_or(|flow| at.flow == *flow))
             .map(|(number, _)| number)
             .collect();
-        // Bodies first: once the key is gone, nothing would lead to them.
-        let mut forgotten =
-            Forgotten { decisions: 0, bodies: self.forget_bodies(&self.offsets_of(flow, key)?)? };
+        let offsets = self.offsets_of(flow, key)?;
+        // Without the shelf's own connections to sealed segments, so that nothing stands in the way of writing.
         for segment in self.shelf.segments.iter_mut().filter(|s| s.is_sealed()) {
             *segment = Segment::unopened(segment.info.clone());
         }
+        let mut forgotten = Forgotten::default();
+        // Bodies first, in every file: once the key is gone, nothing leads to them.
+        forgotten.bodies += self.forget_bodies(CATALOG, &self.catalog, &offsets)?;
         for segment in &self.shelf.segments {
-            forgotten.decisions += self.forget_in_segment(segment, &wanted, key)?;
+            let file = segment.info.file.as_str();
+            forgotten.bodies += self.with_writable(segment, |c| self.forget_bodies(file, c, &offsets))?;
+        }
+        for segment in &self.shelf.segments {
+            let file = segment.info.file.as_str();
+            forgotten.decisions += self.with_writable(segment, |connection| {
+                let found = self.forget_in_segment(file, connection, &wanted, key)?;
+                if scrub_all || !offsets.is_empty() {
+                    scrub(file, connection)?;
+                }
+                Ok(found)
+            })?;
         }
         forgotten.decisions += self.forget_carried(&wanted, key)?;
+        if scrub_all || !offsets.is_empty() {
+            scrub(CATALOG, &self.catalog)?;
+        }
         Ok(forgotten)
+    }
+
+    /// Works on a segment's file with a connection that may write, also where it is sealed.
+    fn with_writable<T>(
+        &self,
+        segment: &Segment,
+        work: impl FnOnce(&Connection) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        if segment.is_sealed() {
+            return work(&self.shelf.opener.write_sealed(&segment.info.file)?);
+        }
+        work(segment.connection(&self.shelf.opener)?)
     }
 
     /// Where the key occurs.
@@ -109,19 +157,11 @@ impl SqliteLedger {
 
     fn forget_in_segment(
         &self,
-        segment: &Segment,
+        file: &str,
+        connection: &Connection,
         wanted: &BTreeSet<i64>,
         key: &str,
     ) -> Result<u64, LedgerError> {
-        let file = segment.info.file.as_str();
-        let sealed;
-        let connection = if segment.is_sealed() {
-            sealed = self.shelf.opener.write_sealed(file)?;
-            &sealed
-        } else {
-            segment.connection(&self.shelf.opener)?
-        };
-        connection.execute_batch("PRAGMA secure_delete = ON").map_err(failed(file))?;
         let mut offsets: BTreeMap<i64, BTreeSet<u64>> = BTreeMap::new();
         let mut forgotten = 0;
         in_transaction(file, connection, || {
@@ -146,11 +186,6 @@ impl SqliteLedger {
             }
             Ok(())
         })?;
-        if !segment.is_sealed() {
-            // The old pages must not stay behind in the write-ahead log.
-            let truncate = "PRAGMA wal_checkpoint(TRUNCATE)";
-            connection.query_row(truncate, [], |_| Ok(())).map_err(failed(file))?;
-        }
         Ok(forgotten)
     }
 
@@ -176,7 +211,6 @@ impl SqliteLedger {
     }
 
     fn forget_carried(&self, wanted: &BTreeSet<i64>, key: &str) -> Result<u64, LedgerError> {
-        self.catalog.execute_batch("PRAGMA secure_delete = ON").map_err(failed(CATALOG))?;
         let mut forgotten = 0;
         in_transaction(CATALOG, &self.catalog, || {
             let sql = "SELECT partition_no, offset FROM decision JOIN batch USING (ordinal) WHERE key = ?1";
@@ -191,42 +225,46 @@ impl SqliteLedger {
             }
             Ok(())
         })?;
-        let truncate = "PRAGMA wal_checkpoint(TRUNCATE)";
-        self.catalog.query_row(truncate, [], |_| Ok(())).map_err(failed(CATALOG))?;
         Ok(forgotten)
     }
 
-    /// A body may lie in another segment than its decision, so all are looked through.
-    fn forget_bodies(&self, offsets: &BTreeMap<i64, BTreeSet<u64>>) -> Result<u64, LedgerError> {
-        let mut gone: BTreeSet<(i64, u64)> = BTreeSet::new();
-        let mut remove = |file: &str, connection: &Connection| {
-            connection.execute_batch("PRAGMA secure_delete = ON").map_err(failed(file))?;
-            in_transaction(file, connection, || {
-                let mut delete =
-                    connection.prepare_cached("DELETE FROM body WHERE partition_no = ?1 AND offset = ?2")?;
-                for (partition_no, offsets) in offsets {
-                    for offset in offsets {
-                        if delete.execute(params![partition_no, *offset as i64])? > 0 {
-                            gone.insert((*partition_no, *offset));
-                        }
-                    }
+    /// A body may lie in another segment than its decision, so every file is asked for all of them.
+    fn forget_bodies(
+        &self,
+        file: &str,
+        connection: &Connection,
+        offsets: &BTreeMap<i64, BTreeSet<u64>>,
+    ) -> Result<u64, LedgerError> {
+        in_transaction(file, connection, || {
+            let sql = "DELETE FROM body WHERE partition_no = ?1 AND offset = ?2";
+            let mut delete = connection.prepare_cached(sql)?;
+            let mut gone = 0;
+            for (partition_no, offsets) in offsets {
+                for offset in offsets {
+                    gone += delete.execute(params![partition_no, *offset as i64])? as u64;
                 }
-                Ok(())
-            })
-        };
-        for segment in &self.shelf.segments {
-            let file = segment.info.file.as_str();
-            if segment.is_sealed() {
-                remove(file, &self.shelf.opener.write_sealed(file)?)?;
-                continue;
             }
-            let connection = segment.connection(&self.shelf.opener)?;
-            remove(file, connection)?;
-            let truncate = "PRAGMA wal_checkpoint(TRUNCATE)";
-            connection.query_row(truncate, [], |_| Ok(())).map_err(failed(file))?;
-        }
-        remove(CATALOG, &self.catalog)?;
-        Ok(gone.len() as u64)
+            Ok(gone)
+        })
+    }
+}
+
+/// Compacts a file: SQLite leaves pieces of old rows in the free room of pages, whatever `secure_delete` says,
+/// and old pages in the write-ahead log.
+fn scrub(file: &str, connection: &Connection) -> Result<(), LedgerError> {
+    connection.flush_prepared_statement_cache();
+    connection
+        .execute_batch("PRAGMA temp_store = FILE; VACUUM; PRAGMA temp_store = MEMORY")
+        .map_err(failed(file))?;
+    let busy: Option<i64> = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .optional()
+        .map_err(failed(file))?;
+    match busy {
+        Some(1) => Err(LedgerError::Unwritable(format!(
+            "{file}: somebody reads it, so that its log can't be cut: let the reader end, then forget again"
+        ))),
+        _ => Ok(()),
     }
 }
 

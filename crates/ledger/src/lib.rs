@@ -30,6 +30,7 @@ mod segment;
 mod shelf;
 mod store_impl;
 mod stripe;
+mod verify;
 mod writer;
 
 pub use books::{BookLine, ClosedBook};
@@ -43,4 +44,15 @@ pub use store::{
     BatchHeader, DecisionFilter, EncodedBatch, JournalEntry, JournalKind, LedgerError, LedgerId, LedgerRead,
     LedgerStore, Mark, RecentEvent, Run, StoredBatch, StoredConfig, StoredDecision,
 };
+pub use verify::Verified;
 pub use writer::{ADDRESS_FILE, LOCK_FILE, SqliteLedger};
+
+#[cfg(test)]
+extern crate self as recount_ledger;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod crash_tests;
+#[cfg(test)]
+#[path = "../tests/it/data.rs"]
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+mod data;

@@ -121,20 +121,28 @@ impl Opener {
         Ok(SqliteFile { connection, _copy: Some(copy) })
     }
 
-    /// Copies the file and its log, and again where either changed meanwhile.
+    /// Copies the file and its logs, and again where one of them changed meanwhile.
     fn copy_unchanged(&self, file: &str, target: &Path) -> Result<(), LedgerError> {
-        let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
-        let (from, log_from) = (self.path(file), log(&self.path(file)));
-        let stamp = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.len(), m.modified().ok()));
+        let beside = |path: &Path, ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+        let source = self.path(file);
+        let files = ["", "-wal", "-journal"].map(|ending| (beside(&source, ending), beside(target, ending)));
+        let stamps = || {
+            files
+                .each_ref()
+                .map(|(from, _)| std::fs::metadata(from).ok().map(|m| (m.len(), m.modified().ok())))
+        };
         for _ in 0..COPY_ATTEMPTS {
-            let before = (stamp(&from), stamp(&log_from));
-            std::fs::copy(&from, target).map_err(refused(&from))?;
-            match before.1 {
-                Some(_) => std::fs::copy(&log_from, log(target)).map(|_| ()).map_err(refused(&log_from))?,
-                None => RealFiles.remove(&log(target)).map_err(refused(target))?,
+            let before = stamps();
+            for ((from, to), stamp) in files.iter().zip(&before) {
+                match stamp {
+                    Some(_) => {
+                        std::fs::copy(from, to).and_then(|_| make_writable(to)).map_err(refused(from))?
+                    }
+                    None => RealFiles.remove(to).map_err(refused(to))?,
+                }
             }
-            if before == (stamp(&from), stamp(&log_from)) {
-                return make_writable(target).map_err(refused(target));
+            if before == stamps() {
+                return Ok(());
             }
         }
         Err(LedgerError::Unwritable(format!(

@@ -97,7 +97,8 @@ impl<'a> Query<'a> {
         Ok(may(keys, self.texts().key) && may(ids, self.texts().id))
     }
 
-    fn visit_segment(&self, segment: &Segment, visit: Visit<'_>) -> Answer {
+    /// The same within one segment.
+    pub(crate) fn visit_segment(&self, segment: &Segment, visit: Visit<'_>) -> Answer {
         let connection = segment.connection(&self.shelf.opener)?;
         let place = Place { file: &segment.info.file, connection };
         let reason_ordinals = match &self.filter.reason {

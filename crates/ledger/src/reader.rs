@@ -7,6 +7,7 @@ use crate::journal::{read_configs, read_journal};
 use crate::opener::{Opener, SqliteFile, refused};
 use crate::query::Query;
 use crate::scan::{Scanned, scan};
+use crate::settings::LedgerSettings;
 use crate::shelf::{CATALOG, CatalogView, SegmentState, Shelf};
 use crate::store::{
     DecisionFilter, JournalEntry, LedgerError, LedgerId, LedgerRead, Mark, StoredBatch, StoredConfig,
@@ -44,16 +45,16 @@ pub fn running_instance(path: impl AsRef<Path>) -> Option<String> {
 impl LedgerReader {
     /// Opens the ledger in this folder. Fails with `Missing` where there is none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        Self::open_with_vfs(path, None)
+        Self::open_with(path, &LedgerSettings::default())
     }
 
-    /// The same over a SQLite VFS of this name; nothing is copied then where a file can't be opened.
-    pub fn open_with_vfs(path: impl AsRef<Path>, vfs: Option<String>) -> Result<Self, LedgerError> {
-        let opener = Opener { folder: path.as_ref().to_owned(), vfs, exclusive: false };
+    /// The same with the VFS, locking mode and file operations of these settings. Over a VFS that was named,
+    /// nothing is copied where a file can't be opened in its place.
+    pub fn open_with(path: impl AsRef<Path>, settings: &LedgerSettings) -> Result<Self, LedgerError> {
+        let (vfs, exclusive) = (settings.vfs.clone(), settings.exclusive);
+        let opener = Opener { folder: path.as_ref().to_owned(), vfs, exclusive };
         let missing = || LedgerError::Missing(opener.folder.display().to_string());
-        if opener.vfs.is_none()
-            && !RealFiles.exists(&opener.path(CATALOG)).map_err(refused(&opener.folder))?
-        {
+        if !settings.files.exists(&opener.path(CATALOG)).map_err(refused(&opener.folder))? {
             return Err(missing());
         }
         let catalog = opener.read(CATALOG)?;
@@ -117,6 +118,10 @@ impl LedgerReader {
         })
     }
 
+    pub(crate) fn catalog(&self) -> &rusqlite::Connection {
+        &self.catalog.connection
+    }
+
     /// The last seq of each partition that left with a dropped segment.
     fn dropped_seqs(&self, shelf: &Shelf) -> Result<HashMap<i64, u64>, LedgerError> {
         let mut seqs = HashMap::new();
@@ -158,8 +163,8 @@ impl LedgerReader {
                     segment.give(file);
                 }
             }
-            let unsealed = shelf.segments.iter().filter(|s| s.info.state != SegmentState::Sealed);
-            match unsealed.map(|s| s.connection(&self.opener).map(|_| ())).collect::<Result<(), _>>() {
+            let mut unsealed = shelf.segments.iter().filter(|s| s.info.state != SegmentState::Sealed);
+            match unsealed.try_for_each(|s| s.connection(&self.opener).map(|_| ())) {
                 Ok(()) => return Ok(shelf),
                 Err(error) => failure = Some(error),
             }

@@ -1,7 +1,6 @@
 //! Dropping old segments. Their books stay in the catalog, and so do dead letters that nobody resolved.
 
 use crate::opener::failed;
-use crate::query::is_dead_letter;
 use crate::rows::{self, BATCH_COLUMNS, BatchRow, DECISION_COLUMNS};
 use crate::scan::batch_row;
 use crate::shelf::{CATALOG, Segment};
@@ -44,11 +43,8 @@ impl SqliteLedger {
     pub(crate) fn drop_oldest(&mut self) -> Result<(), LedgerError> {
         let Some(oldest) = self.shelf.segments.first() else { return Ok(()) };
         let no = oldest.info.no;
-        let carried = self.unresolved(oldest)?;
         in_transaction(CATALOG, &self.catalog, || {
-            for one in &carried {
-                put_carried(&self.catalog, one)?;
-            }
+            self.carry_unresolved(oldest)?;
             self.catalog.execute("UPDATE segment SET state = 3 WHERE segment_no = ?1", params![no])?;
             self.catalog.execute("DELETE FROM segment_filter WHERE segment_no = ?1", params![no])?;
             Ok(())
@@ -60,23 +56,24 @@ impl SqliteLedger {
         Ok(())
     }
 
-    fn unresolved(&self, segment: &Segment) -> Result<Vec<Carried>, LedgerError> {
+    /// One by one, so that memory does not grow with their number.
+    fn carry_unresolved(&self, segment: &Segment) -> Result<(), LedgerError> {
         let (file, connection) = (segment.info.file.as_str(), segment.connection(&self.shelf.opener)?);
         let sql =
             format!("SELECT {DECISION_COLUMNS} FROM decision WHERE verdict = 2 ORDER BY ordinal, place");
         let mut statement = connection.prepare_cached(&sql).map_err(failed(file))?;
         let mut rows = statement.query([]).map_err(failed(file))?;
-        let mut carried = Vec::new();
         while let Some(row) = rows.next().map_err(failed(file))? {
             let (ordinal, place, decision) = rows::decision(file, row)?;
             let batch = batch_row(file, connection, &self.shelf.partitions, ordinal)?;
             let (number, seq) = (batch.partition_no, batch.header.seq);
-            if is_dead_letter(&decision.fate) && self.corrections.is_current(number, decision.offset, seq) {
+            if self.corrections.is_current(number, decision.offset, seq) {
                 let body = self.shelf.body(&self.catalog, number, decision.offset)?;
-                carried.push(Carried { batch, place, decision, body });
+                put_carried(&self.catalog, &Carried { batch, place, decision, body })
+                    .map_err(failed(CATALOG))?;
             }
         }
-        Ok(carried)
+        Ok(())
     }
 }
 

@@ -63,7 +63,7 @@ pub fn skipped(offset: u64) -> Decision {
 pub fn usual(offset: u64) -> Decision {
     match offset {
         _ if offset % 50 == 3 => dead(offset),
-        _ if offset % 20 == 0 => skipped(offset),
+        _ if offset.is_multiple_of(20) => skipped(offset),
         _ => applied(offset),
     }
 }
