@@ -53,10 +53,22 @@ impl LedgerReader {
     pub fn open_with(path: impl AsRef<Path>, settings: &LedgerSettings) -> Result<Self, LedgerError> {
         let (vfs, exclusive) = (settings.vfs.clone(), settings.exclusive);
         let opener = Opener { folder: path.as_ref().to_owned(), vfs, exclusive };
-        let missing = || LedgerError::Missing(opener.folder.display().to_string());
         if !settings.files.exists(&opener.path(CATALOG)).map_err(refused(&opener.folder))? {
-            return Err(missing());
+            return Err(LedgerError::Missing(opener.folder.display().to_string()));
         }
+        Self::open_by(opener)
+    }
+
+    /// The same over a SQLite VFS of this name, which alone knows whether there is a file.
+    pub fn open_with_vfs(path: impl AsRef<Path>, vfs: Option<String>) -> Result<Self, LedgerError> {
+        match vfs {
+            None => Self::open(path),
+            vfs => Self::open_by(Opener { folder: path.as_ref().to_owned(), vfs, exclusive: false }),
+        }
+    }
+
+    fn open_by(opener: Opener) -> Result<Self, LedgerError> {
+        let missing = || LedgerError::Missing(opener.folder.display().to_string());
         let catalog = opener.read(CATALOG)?;
         let known = "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger'";
         let tables: i64 = catalog
