@@ -51,8 +51,11 @@ pub fn writer(config: &Config) -> Result<Writer, Failure> {
 impl Instance {
     /// Posts JSON to a path, and gives the JSON of the answer.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().timeout_global(Some(ANSWER_MAX)).http_status_as_error(false).build().into();
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(ANSWER_MAX))
+            .http_status_as_error(false)
+            .build()
+            .into();
         let sent = agent
             .post(format!("{}{path}", self.address))
             .header("authorization", format!("Bearer {}", self.token))

@@ -86,7 +86,9 @@ fn decisions(out: &mut Text, flows: &[FlowMetrics<'_>]) {
             };
             all.insert((verdict, reason.code.to_string()), 0);
         }
-        all.extend(flow.counts.decisions.iter().map(|((verdict, reason), n)| ((*verdict, reason.clone()), *n)));
+        all.extend(
+            flow.counts.decisions.iter().map(|((verdict, reason), n)| ((*verdict, reason.clone()), *n)),
+        );
         for ((verdict, reason), count) in all {
             let labels = [("flow", flow.name()), ("verdict", verdict), ("reason", reason.as_str())];
             out.sample("recount_decisions_total", &labels, count);
@@ -99,7 +101,11 @@ fn flags_and_attempts(out: &mut Text, flows: &[FlowMetrics<'_>]) {
     for flow in flows {
         for reason in flow.config.reasons.iter().filter(|r| r.verdict == ReasonVerdict::Flag) {
             let count = flow.counts.flags.get(reason.code.as_str()).copied().unwrap_or(0);
-            out.sample("recount_flags_total", &[("flow", flow.name()), ("reason", reason.code.as_str())], count);
+            out.sample(
+                "recount_flags_total",
+                &[("flow", flow.name()), ("reason", reason.code.as_str())],
+                count,
+            );
         }
     }
     out.family("recount_attempts", "counter", "Attempts at effects.");
@@ -125,7 +131,9 @@ fn gauges(out: &mut Text, flows: &[FlowMetrics<'_>]) {
         ("recount_open_events", "Taken from the source and not decided yet.", |c| c.open.values().sum()),
         ("recount_held_events", "Waiting behind a held key.", |c| c.held.values().sum()),
         ("recount_flow_paused", "1 while the flow is paused.", |c| u64::from(c.paused.is_some())),
-        ("recount_effects_away", "1 while the database or handler does not work.", |c| u64::from(c.away.is_some())),
+        ("recount_effects_away", "1 while the database or handler does not work.", |c| {
+            u64::from(c.away.is_some())
+        }),
     ];
     for (name, help, value) in gauges {
         out.family(name, "gauge", help);

@@ -57,7 +57,11 @@ impl Receipt {
 }
 
 /// The bytes of events, by offset: from kept bodies, else from the source.
-pub fn bytes_of(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeMap<u64, RawEvent>, Failure> {
+pub fn bytes_of(
+    config: &Config,
+    at: &PartitionId,
+    offsets: &[u64],
+) -> Result<BTreeMap<u64, RawEvent>, Failure> {
     let ledger = read_ledger(&config.ledger)?;
     let mut found = BTreeMap::new();
     let mut missing = BTreeSet::new();

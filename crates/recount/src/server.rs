@@ -52,8 +52,13 @@ pub struct Operation {
 
 impl Server {
     /// Serves the flows' routes, metrics, health and the commands that write.
-    pub async fn start(config: &Config, running: &mut Running, listening: Listening) -> Result<Self, Failure> {
-        let flows = running.flows.iter().map(|RunningFlow { config, handle }| (config.clone(), handle.clone()));
+    pub async fn start(
+        config: &Config,
+        running: &mut Running,
+        listening: Listening,
+    ) -> Result<Self, Failure> {
+        let flows =
+            running.flows.iter().map(|RunningFlow { config, handle }| (config.clone(), handle.clone()));
         let shared = Arc::new(Shared {
             config: Arc::new(config.clone()),
             flows: flows.collect(),
@@ -204,7 +209,8 @@ async fn running_health(State(control): State<Control>) -> Response {
         })
         .collect();
     let status = if stopped.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "recount": 1, "running": stopped.is_empty(), "sentences": stopped }))).into_response()
+    (status, Json(json!({ "recount": 1, "running": stopped.is_empty(), "sentences": stopped })))
+        .into_response()
 }
 
 /// For people and alerts: whether the books balance and effects happen. Not for a liveness probe.

@@ -63,7 +63,9 @@ fn write_export(config: &crate::config::Config, form: ExportForm, filter: &Decis
         Ok(()) => Ok(Exit::Well),
         // Whoever reads may have seen enough.
         Err(ExportError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Well),
-        Err(ExportError::Write(error)) => Err(Failure::unreachable(format!("the export can't be written: {error}"))),
+        Err(ExportError::Write(error)) => {
+            Err(Failure::unreachable(format!("the export can't be written: {error}")))
+        }
         Err(ExportError::Ledger(error)) => Err(ledger_failure(error)),
     }
 }

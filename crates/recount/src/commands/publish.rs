@@ -30,7 +30,10 @@ pub fn publish(args: &PublishArgs) -> Outcome {
     let mut first = None;
     loop {
         let events = take_lines(&mut lines, bytes_max).map_err(|error| {
-            Failure::usage(format!("{} can't be read: {error}; {published} events were published", args.file.display()))
+            Failure::usage(format!(
+                "{} can't be read: {error}; {published} events were published",
+                args.file.display()
+            ))
         })?;
         if events.is_empty() {
             break;
@@ -45,7 +48,10 @@ pub fn publish(args: &PublishArgs) -> Outcome {
     let name = &flow.spec.flow;
     if args.json {
         let receipt = json!({ "from": from, "to": from + published, "events": published });
-        println!("{}", json!({ "recount": 1, "command": "publish", "flow": name.as_str(), "receipt": receipt }));
+        println!(
+            "{}",
+            json!({ "recount": 1, "command": "publish", "flow": name.as_str(), "receipt": receipt })
+        );
     } else if published == 0 {
         println!("nothing to publish: the input holds no line");
     } else {

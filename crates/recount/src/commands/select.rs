@@ -53,8 +53,11 @@ pub fn select(ledger: &LedgerReader, flow: &FlowName, args: &ReplayArgs) -> Resu
                     Fate::Applied => {}
                     _ if is_duplicate => selection.duplicates += 1,
                     fate => {
-                        let selected =
-                            Selected { offset: decision.offset, seq: stored.header.seq, fate: fate.to_string() };
+                        let selected = Selected {
+                            offset: decision.offset,
+                            seq: stored.header.seq,
+                            fate: fate.to_string(),
+                        };
                         selection.partitions.entry(stored.header.at.clone()).or_default().push(selected);
                     }
                 }
@@ -116,7 +119,7 @@ fn when(text: &str) -> Result<When, Failure> {
 /// Reads an RFC 3339 instant.
 pub fn instant(text: &str) -> Result<Timestamp, Failure> {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
-    parsed.map(|at| Timestamp(at.as_millisecond())).map_err(|_| {
-        Failure::usage(format!("{text:?} is not an instant: write 2026-01-31T09:30:00Z"))
-    })
+    parsed
+        .map(|at| Timestamp(at.as_millisecond()))
+        .map_err(|_| Failure::usage(format!("{text:?} is not an instant: write 2026-01-31T09:30:00Z")))
 }
