@@ -44,11 +44,13 @@ pub fn run(options: Options, json: bool) -> Result<ExitCode> {
     };
     clear(&folder)?;
     inventory::furnish(&folder, &inventory::example_config()?, &orders.path, &orders.stock)?;
-    eprintln!("building recount …");
-    let recount = Recount { binary: program::build("recount")?, folder };
+    let recount = Recount { binary: program::recount()?, folder };
     let run = recount.run(&["run", "recount.toml", "--metrics-file", "metrics.txt"])?;
     print!("{}", run.stdout);
-    eprint!("{}", run.stderr);
+    fs::write(recount.folder.join("run.log"), &run.stderr)?;
+    if !run.status.success() {
+        eprint!("{}", run.stderr);
+    }
     let faults = if options.check { check(&recount, &orders, &run)? } else { Vec::new() };
     let ok = run.status.success() && faults.is_empty();
     report(&recount, &orders, &run, &faults, options.check);
@@ -61,7 +63,7 @@ pub fn run(options: Options, json: bool) -> Result<ExitCode> {
 /// Removes what an earlier run left, and nothing else.
 fn clear(folder: &Path) -> Result<()> {
     let config = ["recount.toml", "order-placed.schema.json", "orders.ndjson"];
-    let left = ["metrics.txt", "shop.db", "shop.db-wal", "shop.db-shm"];
+    let left = ["run.log", "metrics.txt", "shop.db", "shop.db-wal", "shop.db-shm"];
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let entry = entry?;
         let name = entry.file_name();
@@ -107,7 +109,7 @@ fn check(recount: &Recount, orders: &Orders, run: &Finished) -> Result<Vec<Strin
 
 fn report(recount: &Recount, orders: &Orders, run: &Finished, faults: &[String], checked: bool) {
     println!(
-        "\n{} lines in {:.1} s, at most {} MiB of memory; everything is in {}",
+        "\n{} lines in {:.1} s, at most {} MiB of memory; everything is in {}, what it logged in run.log",
         orders.lines.len(),
         run.wall.as_secs_f64(),
         run.peak_rss_bytes >> 20,

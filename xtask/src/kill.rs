@@ -55,8 +55,7 @@ pub fn run(options: Options, json: bool) -> Result<ExitCode> {
     let batch = format!("events = {batch_events}");
     let config = inventory::with_flow_table(&inventory::example_config()?, "batch", &batch)?;
     inventory::furnish(folder.path(), &config, &orders.path, &orders.stock)?;
-    eprintln!("building recount …");
-    let recount = Recount { binary: program::build("recount")?, folder: folder.path().to_path_buf() };
+    let recount = Recount { binary: program::recount()?, folder: folder.path().to_path_buf() };
     let begun = Instant::now();
     let mut harness =
         Harness { recount: &recount, random: Random::new(options.seed), orders: &orders, batch_events };

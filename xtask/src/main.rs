@@ -8,6 +8,7 @@ mod orders;
 mod program;
 mod random;
 mod shop;
+mod simulate;
 mod tidy;
 mod verify;
 
@@ -15,7 +16,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// The project's own chores. Each exits 1 where what it checks does not hold.
+/// The project's own chores. Each exits 1 where what it checks does not hold. `RECOUNT_BINARY` names a
+/// program to be tried instead of the one that would be built.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 struct Arguments {
@@ -34,6 +36,8 @@ enum Chore {
     Example(example::Options),
     /// Kill `recount run` at random instants, and compare the end with an undisturbed one.
     Kill(kill::Options),
+    /// Drive the production loop over a file system, a database and a source that fail, from seeds.
+    Simulate(simulate::Options),
     /// Measure what Recount costs beside a consumer written by hand.
     Bench(bench::Options),
 }
@@ -43,6 +47,7 @@ fn main() -> Result<ExitCode> {
     match arguments.chore {
         Chore::Tidy => tidy::run(arguments.json),
         Chore::Example(options) => example::run(options, arguments.json),
+        Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
         Chore::Kill(options) => kill::run(options, arguments.json),
     }

@@ -45,6 +45,17 @@ pub fn build(package: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The program under test: the one named by `RECOUNT_BINARY`, else built now.
+pub fn recount() -> Result<PathBuf> {
+    match std::env::var_os("RECOUNT_BINARY") {
+        Some(binary) => Ok(Path::new(&binary).canonicalize().context("RECOUNT_BINARY can't be opened")?),
+        None => {
+            eprintln!("building recount …");
+            build("recount")
+        }
+    }
+}
+
 /// What a finished run left and cost.
 #[derive(Debug)]
 pub struct Finished {

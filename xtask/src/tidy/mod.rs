@@ -63,6 +63,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
     for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
         source::check(file, &mut findings);
     }
+    generated(&mut findings)?;
     let packages = packages()?;
     if packages > PACKAGES_MAX {
         let message = format!("a default build takes {packages} packages, at most {PACKAGES_MAX} are agreed");
@@ -124,6 +125,32 @@ fn files() -> Result<Vec<File>> {
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files.dedup_by(|a, b| a.path == b.path);
     Ok(files)
+}
+
+/// The references that are made from the program must be there and say what it says; tests of `recount`
+/// whose names hold `reference` compare them.
+fn generated(findings: &mut Findings) -> Result<()> {
+    for path in ["docs/config-reference.md", "docs/json-reference.md"] {
+        if !program::root().join(path).exists() {
+            findings.faults.push(Fault::new(path, 0, "is missing"));
+        }
+    }
+    let output =
+        program::cargo().args(["test", "--quiet", "--package", "recount", "--lib", "reference"]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let why = said.lines().chain(std::str::from_utf8(&output.stderr).unwrap_or_default().lines());
+        let why: Vec<&str> =
+            why.filter(|line| line.contains("reference") || line.starts_with("error")).collect();
+        findings.faults.push(Fault::new("docs/config-reference.md", 0, why.join("; ")));
+    } else if said.contains(" 0 passed") {
+        findings.faults.push(Fault::new(
+            "docs/config-reference.md",
+            0,
+            "no test of recount compares the references",
+        ));
+    }
+    Ok(())
 }
 
 /// How many packages `cargo build --package recount` compiles, build scripts' own included.
