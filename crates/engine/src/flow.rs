@@ -152,7 +152,12 @@ impl FlowShared {
         let sentence = format!("{not_applied} of the last {of_last} events were not applied");
         let breaker_open = reason::BREAKER_OPEN;
         let code = breaker_open.as_str();
-        let detail = serde_json::json!({ "not_applied": not_applied, "of_last": of_last });
+        let then = match self.spec.breaker.action {
+            BreakerAction::Alert => "alert",
+            BreakerAction::Pause => "pause",
+        };
+        // What a start reads to know that the flow is still paused.
+        let detail = serde_json::json!({ "not_applied": not_applied, "of_last": of_last, "then": then });
         match self.spec.breaker.action {
             BreakerAction::Alert => {
                 tracing::warn!(target: "recount::flow", flow = %flow, reason = code, "{sentence}; the flow goes on");
