@@ -21,7 +21,35 @@ enum Inner {
     /// On the caller's own thread, when the future is polled: for the simulator.
     Inline(Mutex<Box<dyn LedgerStore>>),
     /// On a thread of the ledger's own.
-    Threaded(Mutex<mpsc::Sender<Request>>),
+    Threaded(LedgerThread),
+}
+
+/// The thread that owns the store. Dropping it waits until all that was asked is done and the ledger is
+/// closed, so that whoever dropped the last [`Book`] may open the ledger again.
+struct LedgerThread {
+    requests: Option<Mutex<mpsc::Sender<Request>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl LedgerThread {
+    /// A request that can't be sent is dropped with its answer's sender, which the caller sees as `gone`.
+    fn send(&self, request: Request) {
+        if let Some(Ok(requests)) = self.requests.as_ref().map(Mutex::lock) {
+            drop(requests.send(request));
+        }
+    }
+}
+
+impl Drop for LedgerThread {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic of the store was seen by everyone who waited for its answer.
+            drop(thread.join());
+        }
+    }
 }
 
 /// Writes the ledger for every partition of every flow. Clones share it.
@@ -44,10 +72,11 @@ impl Book {
     pub fn threaded(store: Box<dyn LedgerStore>, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
         let thread_clock = Arc::clone(&clock);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || serve(store, &inbox, thread_clock.as_ref()))?;
-        Ok(Self { inner: Arc::new(Inner::Threaded(Mutex::new(requests))), clock, pace: None })
+        let thread = LedgerThread { requests: Some(Mutex::new(requests)), thread: Some(thread) };
+        Ok(Self { inner: Arc::new(Inner::Threaded(thread)), clock, pace: None })
     }
 
     /// Runs the store on the thread that polls.
@@ -73,9 +102,9 @@ impl Book {
                     book.append_inline(batch)
                 })
             }
-            Inner::Threaded(requests) => {
+            Inner::Threaded(thread) => {
                 let (done, answer) = oneshot::channel();
-                send(requests, Request::Append(batch, done));
+                thread.send(Request::Append(batch, done));
                 Box::pin(async move { answer.await.unwrap_or_else(|_| Err(Arc::new(gone()))) })
             }
         }
@@ -101,23 +130,16 @@ impl Book {
                 let mut store = store.lock().map_err(|_| Arc::new(gone()))?;
                 ask(store.as_mut()).map_err(Arc::new)
             }
-            Inner::Threaded(requests) => {
+            Inner::Threaded(thread) => {
                 let (done, answer) = oneshot::channel();
                 let job: Job = Box::new(move |store| {
                     // A caller that was cancelled no longer wants the answer.
                     drop(done.send(ask(store).map_err(Arc::new)));
                 });
-                send(requests, Request::Job(job));
+                thread.send(Request::Job(job));
                 answer.await.unwrap_or_else(|_| Err(Arc::new(gone())))
             }
         }
-    }
-}
-
-/// A request that can't be sent is dropped with its answer's sender, which the caller sees as `gone`.
-fn send(requests: &Mutex<mpsc::Sender<Request>>, request: Request) {
-    if let Ok(requests) = requests.lock() {
-        drop(requests.send(request));
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`SqliteEffect`]: the engine's `Effect` on a SQLite database.
 
 use super::connect::{self, Opening};
+use super::handler::HandlerRuntime;
 use super::settings::{SqliteEffectSettings, SqliteOpenError};
 use super::worker::{Known, Worker};
 use super::{plan, position};
@@ -51,8 +52,8 @@ pub fn examine(settings: &SqliteEffectSettings) -> Result<Examined, SqliteOpenEr
 
 impl SqliteEffect {
     /// Opens the database, makes the `recount_*` tables where they are missing and may be made, and
-    /// compiles the flow's statements. Called inside a tokio runtime, a handler finds that runtime's timers
-    /// and sockets.
+    /// compiles the flow's statements. A handler runs in a small tokio runtime of its own, with timers and
+    /// sockets, unless it is not threaded.
     ///
     /// # Errors
     /// `Missing` where there is no file; `Refused` with every statement that can't be used; `Foreign` where
@@ -60,7 +61,10 @@ impl SqliteEffect {
     pub fn open(settings: SqliteEffectSettings) -> Result<Self, SqliteOpenError> {
         // Without a thread of its own, the worker runs inside whatever polls it, where a runtime can't be
         // entered again.
-        let runtime = settings.threaded.then(tokio::runtime::Handle::try_current).and_then(Result::ok);
+        let wants_runtime = settings.threaded && settings.handler.is_some();
+        let runtime = wants_runtime.then(HandlerRuntime::new).transpose().map_err(|error| {
+            SqliteOpenError::Unusable(format!("no threads for the handler can be started: {error}"))
+        })?;
         let (name, threaded) = (format!("recount-{}", settings.flow), settings.threaded);
         let path = settings.path.clone();
         let worker = Worker::open(settings, runtime)?;

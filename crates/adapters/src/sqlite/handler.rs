@@ -33,11 +33,36 @@ pub(crate) struct Handling {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) reasons: BTreeSet<ReasonCode>,
     pub(crate) time_ms_max: u64,
-    /// Where the handler's futures find timers and sockets.
-    pub(crate) runtime: Option<tokio::runtime::Handle>,
+    /// Where the handler's futures find timers and sockets; none in the simulator.
+    pub(crate) runtime: Option<HandlerRuntime>,
     /// Statements that were inspected with the catalog of this version.
     pub(crate) inspected: (i64, HashSet<String>),
     pub(crate) watch: StatementWatch,
+}
+
+/// A runtime of the handler's own. In the caller's, a handler that waits while the caller drops that
+/// runtime would see its timers fail, and its event would be blamed for it.
+pub(crate) struct HandlerRuntime(Option<tokio::runtime::Runtime>);
+
+impl HandlerRuntime {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).thread_name("recount-handler").enable_all();
+        builder.build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn get(&self) -> &tokio::runtime::Runtime {
+        self.0.as_ref().expect("it is only taken out when it is dropped")
+    }
+}
+
+impl Drop for HandlerRuntime {
+    fn drop(&mut self) {
+        // It may be dropped inside another runtime, where waiting for its threads is not allowed.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// How one call ended.
@@ -133,10 +158,10 @@ impl Handling {
         let run = AssertUnwindSafe(|| {
             let handling = handler.handle(event, &mut transaction);
             match runtime {
-                Some(runtime) if *time_ms_max > 0 => runtime.block_on(async {
+                Some(runtime) if *time_ms_max > 0 => runtime.get().block_on(async {
                     tokio::time::timeout(Duration::from_millis(*time_ms_max), handling).await.ok()
                 }),
-                Some(runtime) => Some(runtime.block_on(handling)),
+                Some(runtime) => Some(runtime.get().block_on(handling)),
                 None => Some(block_on(handling)),
             }
         });

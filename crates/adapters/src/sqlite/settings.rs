@@ -34,7 +34,7 @@ pub struct SqliteEffectSettings {
     pub busy_timeout_ms: u64,
     /// A statement that runs longer is interrupted, and the flow pauses. 0: no limit.
     pub statement_time_ms_max: u64,
-    /// A handler that takes longer is given up, and the flow pauses; needs a tokio runtime. 0: no limit.
+    /// A handler that takes longer is given up, and the flow pauses; needs `threaded`. 0: no limit.
     pub handler_time_ms_max: u64,
     /// A thread of its own, or (in the simulator) none.
     pub threaded: bool,

@@ -3,7 +3,7 @@
 use super::connect::{self, Opening, StatementWatch};
 use super::events::{Applying, Plain};
 use super::faults::{self, fault};
-use super::handler::{Handling, nothing_to_do};
+use super::handler::{HandlerRuntime, Handling, nothing_to_do};
 use super::plan::{self, NoPlan, Plan};
 use super::settings::{SqliteEffectSettings, SqliteOpenError};
 use super::{position, replays, schema};
@@ -38,7 +38,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn open(
         settings: SqliteEffectSettings,
-        runtime: Option<tokio::runtime::Handle>,
+        runtime: Option<HandlerRuntime>,
     ) -> Result<Self, SqliteOpenError> {
         let watch = StatementWatch::default();
         let mut conn = connect(&settings, &watch, settings.create_file)?;

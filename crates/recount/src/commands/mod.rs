@@ -7,7 +7,7 @@ mod ledger;
 mod publish;
 mod recover;
 mod replay;
-mod run;
+pub(crate) mod run;
 mod select;
 mod story;
 
@@ -32,13 +32,13 @@ pub fn run(cli: Cli) -> Outcome {
 }
 
 /// A runtime for the commands that start flows.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let builder = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     builder.map_err(|error| Failure::unreachable(format!("no threads can be started: {error}")))
 }
 
 /// Who does this: for the journal.
-fn operator() -> String {
+pub(crate) fn operator() -> String {
     let named = std::env::var("RECOUNT_AUTHOR").or_else(|_| std::env::var("USER"));
     named.unwrap_or_else(|_| "unknown".to_owned())
 }

@@ -5,7 +5,7 @@ use super::{operator, runtime};
 use crate::config::{Config, FlowConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{POSITIONS_A_REQUEST_MAX, Receipt, bytes_of};
-use crate::wiring::{self, RunOptions, ledger_failure, now};
+use crate::wiring::{self, Handlers, RunOptions, ledger_failure, now};
 use recount_engine::{ReplayEvent, ReplayFrom};
 use recount_ledger::{
     DecisionFilter, JournalEntry, JournalKind, LedgerRead, LedgerStore, SqliteLedger, StoredDecision,
@@ -115,8 +115,12 @@ fn recover_flow(
     Ok(Some(receipt))
 }
 
-async fn find_lost(config: &Config, flow: &FlowConfig, ledger: &mut SqliteLedger) -> Result<Vec<Lost>, Failure> {
-    let effect = wiring::effect::open(config, flow)?;
+async fn find_lost(
+    config: &Config,
+    flow: &FlowConfig,
+    ledger: &mut SqliteLedger,
+) -> Result<Vec<Lost>, Failure> {
+    let effect = wiring::effect::open(config, flow, &Handlers::new())?;
     let mut lost = Vec::new();
     for at in ledger.partitions(&flow.spec.flow).map_err(ledger_failure)? {
         let Some(mark) = ledger.mark(&at).map_err(ledger_failure)? else { continue };
@@ -131,7 +135,7 @@ async fn find_lost(config: &Config, flow: &FlowConfig, ledger: &mut SqliteLedger
 
 /// Brings the database's rows to where the ledger is, so that the flow can go on from there.
 async fn reset(config: &Config, flow: &FlowConfig, ledger: &mut SqliteLedger) -> Result<(), Failure> {
-    let effect = wiring::effect::open(config, flow)?;
+    let effect = wiring::effect::open(config, flow, &Handlers::new())?;
     let id = ledger.id();
     for at in ledger.partitions(&flow.spec.flow).map_err(ledger_failure)? {
         let Some(mark) = ledger.mark(&at).map_err(ledger_failure)? else { continue };
@@ -191,8 +195,10 @@ fn accept(config: &Config, flow: &FlowConfig, recovery: &Recovery) -> Result<Rec
     let mut by_partition: BTreeMap<PartitionId, Vec<ReplayEvent>> = BTreeMap::new();
     for lost in &recovery.lost {
         let events = applied_of(config, lost)?.into_iter().map(|stored| {
-            let verdict =
-                Verdict::skip(reason::ACCEPTED, "its effect went with a restored database, and that was accepted");
+            let verdict = Verdict::skip(
+                reason::ACCEPTED,
+                "its effect went with a restored database, and that was accepted",
+            );
             ReplayEvent {
                 corrects_seq: stored.header.seq,
                 from: ReplayFrom::Operator { decision: Box::new(stored.decision), verdict },
@@ -202,8 +208,9 @@ fn accept(config: &Config, flow: &FlowConfig, recovery: &Recovery) -> Result<Rec
     }
     runtime()?.block_on(async {
         let wanted = [flow.spec.flow.to_string()];
+        let options = RunOptions { operator_only: true, ..RunOptions::default() };
         let running =
-            wiring::start(config, &wanted, RunOptions::default(), crate::steps::probe(), None).await?;
+            wiring::start(config, &wanted, options, &Handlers::new(), crate::steps::probe(), None).await?;
         let mut receipt = Receipt::default();
         for running in &running.flows {
             for (at, events) in &by_partition {
@@ -241,7 +248,8 @@ fn entry(flow: &FlowConfig, what: &str, recovery: &Recovery, mend: Mend, because
 }
 
 fn read_entry(flow: &FlowName, detail: &Value) -> Result<Recovery, Failure> {
-    let unreadable = || Failure::not_well(format!("flow {flow}: the journal's entry of a recovery can't be read"));
+    let unreadable =
+        || Failure::not_well(format!("flow {flow}: the journal's entry of a recovery can't be read"));
     let lost = detail["lost"].as_array().ok_or_else(unreadable)?.iter().map(|lost| {
         Some(Lost {
             at: PartitionId {

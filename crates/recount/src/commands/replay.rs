@@ -7,7 +7,7 @@ use crate::client::{Instance, Writer, writer};
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{self, POSITIONS_A_REQUEST_MAX, Receipt, Request};
-use crate::wiring::{self, RunOptions, now};
+use crate::wiring::{self, Handlers, RunOptions, now};
 use recount_ledger::{JournalEntry, JournalKind, LedgerStore};
 use recount_model::{FlowName, PartitionId, Timestamp};
 use serde_json::json;
@@ -62,11 +62,7 @@ fn foresee(config: &Config, selection: &Selection) -> Result<BTreeMap<String, (u
     Ok(foreseen)
 }
 
-fn foreseen_text(
-    flow: &FlowName,
-    selection: &Selection,
-    foreseen: &BTreeMap<String, (u64, u64)>,
-) -> String {
+fn foreseen_text(flow: &FlowName, selection: &Selection, foreseen: &BTreeMap<String, (u64, u64)>) -> String {
     let mut out = format!("{} events of flow {flow} would be decided anew\n", selection.events());
     for (fate, (selected, had)) in foreseen {
         let gone = if had < selected {
@@ -89,7 +85,11 @@ fn requests(selection: &Selection, replay_id: u64) -> Vec<Request> {
     let mut requests = Vec::new();
     for (at, events) in &selection.partitions {
         for chunk in events.chunks(POSITIONS_A_REQUEST_MAX) {
-            requests.push(request(at, replay_id, chunk.iter().map(|event| (event.offset, event.seq)).collect()));
+            requests.push(request(
+                at,
+                replay_id,
+                chunk.iter().map(|event| (event.offset, event.seq)).collect(),
+            ));
         }
     }
     requests
@@ -111,7 +111,12 @@ fn entry(flow: &FlowName, because: &str, replay_id: u64, events: usize, at: Time
     }
 }
 
-fn ask(instance: &Instance, flow: &FlowName, because: &str, requests: Vec<Request>) -> Result<Receipt, Failure> {
+fn ask(
+    instance: &Instance,
+    flow: &FlowName,
+    because: &str,
+    requests: Vec<Request>,
+) -> Result<Receipt, Failure> {
     let mut receipt = Receipt::default();
     for request in requests {
         let mut body = json!(request);
@@ -130,7 +135,8 @@ pub fn alone(config: Config, flow: &FlowName, requests: Vec<Request>) -> Result<
     runtime()?.block_on(async {
         let wanted = [flow.to_string()];
         let options = RunOptions::default();
-        let running = wiring::start(&config, &wanted, options, crate::steps::probe(), None).await?;
+        let running =
+            wiring::start(&config, &wanted, options, &Handlers::new(), crate::steps::probe(), None).await?;
         let config = Arc::new(config);
         let mut receipt = Receipt::default();
         for request in requests {

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::metrics::{FlowMetrics, book_metrics, render};
 use crate::server::Server;
 use crate::wiring::audit::{AuditOptions, count_again};
-use crate::wiring::{self, RunOptions, Running};
+use crate::wiring::{self, Handlers, RunOptions, Running};
 use crate::{logging, steps};
 use indicatif::{ProgressBar, ProgressStyle};
 use recount_audit::AuditReport;
@@ -36,12 +36,15 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
     let runtime = super::runtime()?;
     let began = Instant::now();
     let (ends, counts, before) = runtime.block_on(async {
-        let options = RunOptions { again: args.again, adopt: args.adopt, read_sources: true };
+        let options =
+            RunOptions { again: args.again, adopt: args.adopt, read_sources: true, operator_only: false };
         let listening = wiring::listen(config)?;
-        let probe = steps::probe();
-        let mut running = wiring::start(config, &args.flows, options, probe, Some(&listening)).await?;
+        let mut running =
+            wiring::start(config, &args.flows, options, &Handlers::new(), steps::probe(), Some(&listening))
+                .await?;
         let server = Server::start(config, &mut running, listening).await?;
-        let ends = until_ended(config, &running).await;
+        let bar = progress_bar(config, &running);
+        let ends = until_ended(&running, &bar).await;
         let before = running.decided_before.clone();
         let counts: Vec<FlowCounts> = running.flows.iter().map(|flow| flow.handle.stats()).collect();
         server.stop().await;
@@ -52,8 +55,7 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
 }
 
 /// Waits for the flows, passing signals on to them, with a bar where somebody watches.
-async fn until_ended(config: &Config, running: &Running) -> Vec<FlowEnd> {
-    let bar = progress_bar(config, running);
+pub(crate) async fn until_ended(running: &Running, bar: &ProgressBar) -> Vec<FlowEnd> {
     let mut signals = Signals::new();
     let mut asked = false;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
@@ -69,7 +71,7 @@ async fn until_ended(config: &Config, running: &Running) -> Vec<FlowEnd> {
                 running.flows.iter().for_each(|flow| flow.handle.shut_down());
             }
             _ = tick.tick() => {
-                show_progress(&bar, running);
+                show_progress(bar, running);
             }
             ends = all_ended(running) => {
                 bar.finish_and_clear();
@@ -79,7 +81,7 @@ async fn until_ended(config: &Config, running: &Running) -> Vec<FlowEnd> {
     }
 }
 
-async fn all_ended(running: &Running) -> Vec<FlowEnd> {
+pub(crate) async fn all_ended(running: &Running) -> Vec<FlowEnd> {
     let mut ends = Vec::with_capacity(running.flows.len());
     for flow in &running.flows {
         ends.push(flow.handle.wait().await);
@@ -170,7 +172,14 @@ fn decided(counts: &FlowCounts) -> u64 {
     counts.decisions.values().sum()
 }
 
-fn summary_line(flow: &str, end: &FlowEnd, counts: &FlowCounts, before: u64, took: Duration) -> String {
+/// How a flow ended and how much it decided, in one line.
+pub(crate) fn summary_line(
+    flow: &str,
+    end: &FlowEnd,
+    counts: &FlowCounts,
+    before: u64,
+    took: Duration,
+) -> String {
     let new = decided(counts);
     let what = match end {
         FlowEnd::Stopped(stops) => {
@@ -181,11 +190,15 @@ fn summary_line(flow: &str, end: &FlowEnd, counts: &FlowCounts, before: u64, too
         FlowEnd::Drained => "drained",
     };
     if new == 0 && before > 0 {
-        return format!("flow {flow} {what}: {before} already decided, nothing new; --again reads the source anew");
+        return format!(
+            "flow {flow} {what}: {before} already decided, nothing new; --again reads the source anew"
+        );
     }
     let seconds = took.as_secs_f64();
     let rate = new as f64 / seconds.max(0.001);
-    format!("flow {flow} {what}: {new} decided in {seconds:.1} s ({rate:.0} a second), {before} were decided before")
+    format!(
+        "flow {flow} {what}: {new} decided in {seconds:.1} s ({rate:.0} a second), {before} were decided before"
+    )
 }
 
 fn exit_of(args: &RunArgs, ends: &[FlowEnd], counts: &[FlowCounts], report: &AuditReport) -> Exit {
@@ -243,9 +256,9 @@ fn summary_json(
             FlowEnd::Drained => ("drained", Vec::new()),
             FlowEnd::ShutDown => ("shut down", Vec::new()),
             FlowEnd::Stopped(stops) => {
-                let json = stops.iter().map(|stop| {
-                    serde_json::json!({ "reason": stop.reason.as_str(), "sentence": stop.sentence })
-                });
+                let json = stops.iter().map(
+                    |stop| serde_json::json!({ "reason": stop.reason.as_str(), "sentence": stop.sentence }),
+                );
                 ("stopped", json.collect())
             }
         };

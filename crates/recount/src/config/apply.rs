@@ -1,4 +1,4 @@
-//! What a flow does with events that passed: SQL or HTTP handlers.
+//! What a flow does with events that passed: SQL, or a handler over HTTP or in Rust.
 
 use super::fault::Place;
 use super::flow::{Places, declare};
@@ -29,13 +29,30 @@ impl Applies {
     pub fn is_http(&self) -> bool {
         matches!(self.effect, EffectConfig::Http { .. })
     }
+
+    pub fn is_rust(&self) -> bool {
+        matches!(self.effect, EffectConfig::Handler { .. })
+    }
 }
 
-/// One `apply`, of either kind.
+/// One `apply`, of any kind.
 enum One {
     Sql(SqlRoute),
     Http(HttpRoute),
+    /// A handler in Rust, by its name.
+    Rust(String),
 }
+
+/// The keys of which each `apply` has exactly one; each is a kind of its own.
+const KINDS: [&str; 3] = ["sql", "http", "handler"];
+/// What stands with `sql` alone.
+const OF_SQL: &str = "`sql`";
+/// What stands with `http` alone.
+const OF_HTTP: &str = "`http`";
+/// What stands where a database is.
+const OF_DATABASE: &str = "`sql` or `handler`";
+/// What stands where a handler is.
+const OF_HANDLER: &str = "`http` or `handler`";
 
 /// Resolves all `apply` of a flow.
 pub(super) fn resolve(
@@ -66,14 +83,14 @@ pub(super) fn resolve(
         });
         ones.extend(one(apply, context, reasons));
     }
-    let may_retry = ones.iter().any(|one| matches!(one, One::Http(_)))
+    let may_retry = ones.iter().any(|one| matches!(one, One::Http(_) | One::Rust(_)))
         || reasons.iter().any(|reason| reason.verdict == ReasonVerdict::Retry);
     Applies { routes, effect: together(tables, ones, reasons, context), may_retry }
 }
 
 fn route_places(index: usize, apply: &RawTable, places: &mut Places) {
     let rule = format!("apply[{index}]");
-    for key in ["when", "sql", "rows", "effects", "http", "database", "with"] {
+    for key in ["when", "sql", "rows", "effects", "http", "handler", "database", "with"] {
         if apply.has(key) {
             places.insert(format!("{rule}.{key}"), apply.place(key));
         }
@@ -92,32 +109,51 @@ fn route_places(index: usize, apply: &RawTable, places: &mut Places) {
 }
 
 fn one(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> Option<One> {
-    let only = |names: &[&str], what: &str, context: &mut Context<'_, '_>| {
-        for name in names.iter().filter(|name| apply.has(name)) {
-            let message = format!("`{name}` stands only with `{what}`");
-            context.sink.fault(&apply.place(name), message, format!("leave `{name}` out"));
-        }
+    let named: Vec<&str> = KINDS.into_iter().filter(|kind| apply.has(kind)).collect();
+    if let [_, second, ..] = named.as_slice() {
+        let message = "an `apply` is either SQL or a handler, over HTTP or in Rust, and this names several";
+        context.sink.fault(&apply.place(second), message, "leave all but one out".to_owned());
+    }
+    let Some(kind) = named.first() else {
+        let message = "this `apply` names neither `sql` nor `http` nor `handler`";
+        let help = "write: database, sql, with and rows, or: http = \"http://localhost:8000/reserve\", or, for a \
+                    program of your own: handler = \"reserve\" and database";
+        context.sink.fault(&apply.at, message, help.to_owned());
+        return None;
     };
-    match (apply.has("sql"), apply.has("http")) {
-        (true, true) => {
-            let message = "an `apply` is either SQL or a handler, and this names both";
-            context.sink.fault(&apply.place("http"), message, "leave one out".to_owned());
-            Some(One::Sql(sql_route(apply, context, reasons)))
-        }
-        (true, false) => {
-            only(&["deadline", "token", "reason"], "http", context);
-            Some(One::Sql(sql_route(apply, context, reasons)))
-        }
-        (false, true) => {
-            only(&["database", "with", "rows", "effects", "otherwise"], "sql", context);
-            Some(One::Http(http_route(apply, context, reasons)))
-        }
-        (false, false) => {
-            let message = "this `apply` names neither `sql` nor `http`";
-            let help = "write: database, sql, with and rows, or: http = \"http://localhost:8000/reserve\"";
-            context.sink.fault(&apply.at, message, help.to_owned());
-            None
-        }
+    let foreign: &[(&str, &str)] = match *kind {
+        "sql" => &[("deadline", OF_HTTP), ("token", OF_HTTP), ("reason", OF_HANDLER)],
+        "http" => &[
+            ("database", OF_DATABASE),
+            ("with", OF_DATABASE),
+            ("rows", OF_SQL),
+            ("effects", OF_DATABASE),
+            ("otherwise", OF_SQL),
+        ],
+        _ => &[("deadline", OF_HTTP), ("token", OF_HTTP), ("rows", OF_SQL), ("otherwise", OF_SQL)],
+    };
+    let with_another = |name: &&(&str, &str)| apply.has(name.0) && named.len() == 1;
+    for (name, what) in foreign.iter().filter(with_another) {
+        let message = format!("`{name}` stands only with {what}");
+        context.sink.fault(&apply.place(name), message, format!("leave `{name}` out"));
+    }
+    Some(match *kind {
+        "sql" => One::Sql(sql_route(apply, context, reasons)),
+        "http" => One::Http(http_route(apply, context, reasons)),
+        _ => One::Rust(rust_handler(apply, context, reasons)),
+    })
+}
+
+/// A handler in Rust: a name that the program which runs the flow gives it, and the reasons that it may give.
+fn rust_handler(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> String {
+    database(apply, context);
+    declared_reasons(apply, context, reasons);
+    apply.text("handler").unwrap_or_default()
+}
+
+fn declared_reasons(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) {
+    for table in apply.tables("reason") {
+        declared(table, ReasonOrigin::Handler, context, reasons);
     }
 }
 
@@ -260,13 +296,11 @@ fn http_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec
             "the address holds a name or password, and this file is kept in the ledger as it is written";
         context.sink.fault(&at, message, "write: token = \"${HANDLER_TOKEN}\"".to_owned());
     }
-    for table in apply.tables("reason") {
-        declared(table, ReasonOrigin::Handler, context, reasons);
-    }
+    declared_reasons(apply, context, reasons);
     HttpRoute { url, deadline_ms: apply.quantity("deadline"), token: apply.secret("token", &context.folder) }
 }
 
-/// One flow has one database, one way of counting effects, and either SQL or handlers.
+/// One flow has one database, one way of counting effects, and either SQL or one handler.
 fn together(
     tables: &[RawTable],
     ones: Vec<One>,
@@ -274,16 +308,17 @@ fn together(
     context: &mut Context<'_, '_>,
 ) -> EffectConfig {
     let Some(first) = tables.first() else { return EffectConfig::None };
-    let kind = |table: &RawTable| if table.has("http") { "http" } else { "sql" };
+    let kind = |table: &RawTable| KINDS.into_iter().find(|kind| table.has(kind)).unwrap_or("sql");
     let effects = effect_rows(first, context);
     for table in &tables[1..] {
-        if kind(table) == "http" && kind(first) == "http" {
+        if kind(table) == kind(first) && kind(table) != "sql" {
             let message = "one handler a flow for now: this names another";
             let help = "let one handler tell the events apart by their type, or make two flows".to_owned();
-            context.sink.fault(&table.place("http"), message, help);
+            context.sink.fault(&table.place(kind(table)), message, help);
         } else if kind(table) != kind(first) {
             let message = "all `apply` of a flow are of one kind, and the first is of another";
-            let help = "put those with `http` and those with `sql` into two flows".to_owned();
+            let help =
+                format!("put those with `{}` and those with `{}` into two flows", kind(first), kind(table));
             context.sink.fault(&table.place(kind(table)), message, help);
         } else if table.text("database") != first.text("database") && table.has("database") {
             let message =
@@ -296,16 +331,21 @@ fn together(
     }
     let mut sql = Vec::new();
     let mut http = Vec::new();
+    let mut name = None;
     for one in ones {
         match one {
             One::Sql(route) => sql.push(route),
             One::Http(route) => http.push(route),
+            One::Rust(handler) => name = name.or(Some(handler)),
         }
     }
-    if kind(first) == "http" {
-        EffectConfig::Http { routes: http, reasons: handler_reasons(reasons) }
-    } else {
-        EffectConfig::Sql { database: first.text("database").unwrap_or_default(), routes: sql, effects }
+    let database = first.text("database").unwrap_or_default();
+    match (kind(first), name) {
+        ("http", _) => EffectConfig::Http { routes: http, reasons: handler_reasons(reasons) },
+        ("handler", Some(name)) => {
+            EffectConfig::Handler { database, name, effects, reasons: handler_reasons(reasons) }
+        }
+        _ => EffectConfig::Sql { database, routes: sql, effects },
     }
 }
 

@@ -209,7 +209,7 @@ const CHECK: TableSpec = TableSpec {
 
 const APPLY: TableSpec = TableSpec {
     header: "[flow.NAME.apply]",
-    doc: "What is done with an event that passed: SQL in a database, or an HTTP handler. Given several times as `[[flow.NAME.apply]]`, each but the last needs `when`; the first whose `when` holds is taken, and none is `no_route`.",
+    doc: "What is done with an event that passed: SQL in a database, or a handler, over HTTP or in Rust. Given several times as `[[flow.NAME.apply]]`, each but the last needs `when`; the first whose `when` holds is taken, and none is `no_route`.",
     keys: &[
         optional("when", Kind::Cel, "\"meta.type == 'order.placed'\"", "Which events it is for."),
         optional(
@@ -228,7 +228,7 @@ const APPLY: TableSpec = TableSpec {
             "with",
             Kind::Expressions,
             "{ quantity = \"event.quantity\", sku = \"event.sku\" }",
-            "The statement's parameters. Nothing is bound by magic. One that can't be had is `parameter_missing`.",
+            "The statement's parameters (for a `handler`: `event.params`, in this order). Nothing is bound by magic. One that can't be had is `parameter_missing`.",
         ),
         optional(
             "rows",
@@ -254,13 +254,24 @@ const APPLY: TableSpec = TableSpec {
             "\"http://localhost:8000/reserve\"",
             "A handler. It must answer with a verdict for each event it was sent; one it leaves out is `no_verdict`. One handler a flow.",
         ),
+        optional(
+            "handler",
+            Kind::Text,
+            "\"reserve\"",
+            "A handler written in Rust, given under this name by the program that runs the flow (the crate `recount`), in a transaction of `database`. The `recount` command itself has none and refuses to run such a flow. One handler a flow.",
+        ),
         default(
             "deadline",
             Kind::Duration,
             "\"10s\"",
-            "How long the handler has for a batch. Past it the batch is sent again with the same `Idempotency-Key`.",
+            "With `http`: how long the handler has for a batch. Past it the batch is sent again with the same `Idempotency-Key`.",
         ),
-        optional("token", Kind::Secret, "\"${HANDLER_TOKEN}\"", "Bearer token sent to the handler."),
+        optional(
+            "token",
+            Kind::Secret,
+            "\"${HANDLER_TOKEN}\"",
+            "With `http`: bearer token sent to the handler.",
+        ),
         table("reason", Kind::Tables(&HANDLER_REASON), "Reasons that the handler may give."),
         table(
             "otherwise",

@@ -154,6 +154,17 @@ pub enum EffectConfig {
         /// How effects are counted.
         effects: EffectRows,
     },
+    /// A handler in Rust, in a transaction of a database. The program that runs the flow brings it.
+    Handler {
+        /// A key of [`Config::databases`].
+        database: String,
+        /// The name under which the program gives it.
+        name: String,
+        /// How effects are counted.
+        effects: EffectRows,
+        /// The reasons that it may give, with the verdicts that they come with.
+        reasons: BTreeMap<ReasonCode, OtherwiseVerdict>,
+    },
     /// HTTP handlers; an event's route is the index.
     Http {
         /// One for each `apply`.
@@ -163,6 +174,18 @@ pub enum EffectConfig {
     },
     /// Nothing; events that pass are applied by their record alone.
     None,
+}
+
+impl EffectConfig {
+    /// The database that holds the effects, and how they are counted there; `None` where there is none.
+    pub fn in_database(&self) -> Option<(&str, &EffectRows)> {
+        match self {
+            Self::Sql { database, effects, .. } | Self::Handler { database, effects, .. } => {
+                Some((database, effects))
+            }
+            Self::Http { .. } | Self::None => None,
+        }
+    }
 }
 
 /// One `apply` with `http`.

@@ -18,7 +18,7 @@ pub(super) struct Asked {
 
 /// Compiles a flow's statements against its database.
 pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
-    let EffectConfig::Sql { database, .. } = &flow.effect else { return Asked::default() };
+    let Some((database, _)) = flow.effect.in_database() else { return Asked::default() };
     let name = &flow.spec.flow;
     let unasked = |message: String| Asked {
         warnings: vec![config.fault_at(name, &RuleFault { rule: "apply[0].database".to_owned(), message })],
@@ -30,6 +30,10 @@ pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
         Err(failure) => return unasked(failure.message),
     };
     match examine(&settings) {
+        Ok(_) if matches!(flow.effect, EffectConfig::Handler { .. }) => Asked {
+            statements: Some("the handler's own are looked at when it first runs them".to_owned()),
+            ..Asked::default()
+        },
         Ok(examined) => Asked { statements: Some(said(&settings.path, examined.plain)), ..Asked::default() },
         Err(SqliteOpenError::Refused(faults)) => Asked {
             faults: faults.iter().map(|fault| config.fault_at(name, fault)).collect(),

@@ -91,6 +91,28 @@ fn effect_happens(flow: &FlowConfig) -> Vec<Happens> {
                 then: "the flow refuses to start, and names the range (effects_rolled_back)".to_owned(),
             },
         ],
+        EffectConfig::Handler { .. } => vec![
+            Happens { when: "database away", then: waits },
+            Happens { when: "database locked", then: "the batch again; no attempt is counted".to_owned() },
+            Happens {
+                when: "handler panics",
+                then: "dead letter handler_panicked, nothing of it is left in the database; the others go on"
+                    .to_owned(),
+            },
+            Happens {
+                when: "a statement of the handler fails",
+                then: "by the event's data: dead letter statement_failed, nothing of it is left; else as database away"
+                    .to_owned(),
+            },
+            Happens {
+                when: "handler gives a reason that isn't declared",
+                then: "dead letter undeclared_reason, nothing of it is left".to_owned(),
+            },
+            Happens {
+                when: "database restored",
+                then: "the flow refuses to start, and names the range (effects_rolled_back)".to_owned(),
+            },
+        ],
         EffectConfig::Http { routes, .. } => {
             let deadline = routes.iter().map(|route| route.deadline_ms).max().unwrap_or_default();
             let slow = format!("after {} the batch is sent again, with the same keys", duration_text(deadline));

@@ -159,6 +159,7 @@ fn effect_text(effect: &EffectConfig) -> String {
             let statements: usize = routes.iter().map(|route| route.statements.len()).sum();
             format!("SQL in {database}, {}", count(statements, "statement"))
         }
+        EffectConfig::Handler { database, name, .. } => format!("the Rust handler {name} in {database}"),
         EffectConfig::Http { routes, .. } => {
             let urls: Vec<&str> = routes.iter().map(|route| route.url.as_str()).collect();
             format!("the handler {}", urls.join(", "))
@@ -398,6 +399,10 @@ rows = "any"
             (TEXT.to_owned(), "exactly once, counted"),
             (format!("{TEXT}effects = \"none\""), "exactly once, commit-attested"),
             (format!("{head}{http}"), "at least once, a claim of the handler"),
+            (
+                format!("{head}[flow.reserve-stock.apply]\nhandler = \"reserve\"\ndatabase = \"shop\""),
+                "exactly once, counted",
+            ),
             (head.to_owned(), "decided exactly once, not declared"),
         ] {
             let report = reported(&text, jiff::civil::date(2026, 1, 1));

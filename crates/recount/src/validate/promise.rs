@@ -25,6 +25,18 @@ pub(super) fn promise(flow: &FlowConfig) -> Promise {
                 EffectRows::None => "commit-attested",
             },
         ),
+        EffectConfig::Handler { database, effects, .. } => (
+            "exactly once",
+            format!(
+                "what the handler does in its transaction of {database}, position and decisions are committed together; \
+                 it may be called again for an event whose transaction did not commit, so what it does elsewhere must \
+                 bear that; {from}"
+            ),
+            match effects {
+                EffectRows::Table | EffectRows::Custom { .. } => "counted",
+                EffectRows::None => "commit-attested",
+            },
+        ),
         EffectConfig::Http { .. } => (
             "at least once",
             format!(

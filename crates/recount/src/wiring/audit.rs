@@ -3,12 +3,12 @@
 use super::effect::find_database;
 use super::source::log_path;
 use super::{compile, now, read_ledger};
-use crate::config::{Config, EffectConfig, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf};
+use crate::config::{Config, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf};
 use crate::exit::Failure;
 use recount_adapters::witness::{FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
 use recount_audit::{
-    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit, ReconcileOf,
-    SourceWitness, audit,
+    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit,
+    ReconcileOf, SourceWitness, audit,
 };
 use recount_checks::{FlowChecks, RawEvent};
 use recount_engine::EffectRows;
@@ -65,16 +65,19 @@ type Earlier = BTreeMap<ConfigVersion, Config>;
 /// Which measure a reconcile of this name had in earlier versions; `None` where it was not declared.
 fn measure_of(earlier: &Earlier, reconcile: &ReconcileConfig) -> BTreeMap<ConfigVersion, Option<usize>> {
     let measure = |config: &Config| {
-        let same = |other: &&ReconcileConfig| {
-            other.name == reconcile.name && other.left.flow == reconcile.left.flow
-        };
+        let same =
+            |other: &&ReconcileConfig| other.name == reconcile.name && other.left.flow == reconcile.left.flow;
         config.reconciles.iter().find(same).map(|other| other.left.measure)
     };
     earlier.iter().map(|(version, config)| (*version, measure(config))).collect()
 }
 
 /// Counts the flows of a config again.
-pub fn count_again(config: &Config, wanted: &[String], options: AuditOptions) -> Result<AuditReport, Failure> {
+pub fn count_again(
+    config: &Config,
+    wanted: &[String],
+    options: AuditOptions,
+) -> Result<AuditReport, Failure> {
     let ledger = read_ledger(&config.ledger)?;
     let is_wanted =
         |flow: &&FlowConfig| wanted.is_empty() || wanted.iter().any(|name| name == flow.spec.flow.as_str());
@@ -103,11 +106,9 @@ fn witnesses(
     earlier: &Earlier,
 ) -> Result<Witnesses, Failure> {
     let source = source_witness(config, flow, known);
-    let effect = match &flow.effect {
-        EffectConfig::Sql { database, .. } => Some(witness(config, database)?),
-        EffectConfig::Http { .. } | EffectConfig::None => {
-            Some(SqliteEffectWitness::new(config.ledger.path.join("arbiter.db")))
-        }
+    let effect = match flow.effect.in_database() {
+        Some((database, _)) => Some(witness(config, database)?),
+        None => Some(SqliteEffectWitness::new(config.ledger.path.join("arbiter.db"))),
     };
     let mut others = BTreeMap::new();
     for reconcile in reconciles(config, flow) {
@@ -126,15 +127,13 @@ fn witnesses(
 pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId]) -> Box<dyn SourceWitness> {
     let known: Vec<PartitionId> = known.iter().filter(|at| at.flow == flow.spec.flow).cloned().collect();
     match &flow.source {
-        SourceConfig::File { path, follow } => {
-            Box::new(FileSourceWitness::new(
-                flow.spec.flow.clone(),
-                path,
-                *follow,
-                flow.spec.take.payload_bytes_max,
-                known,
-            ))
-        }
+        SourceConfig::File { path, follow } => Box::new(FileSourceWitness::new(
+            flow.spec.flow.clone(),
+            path,
+            *follow,
+            flow.spec.take.payload_bytes_max,
+            known,
+        )),
         SourceConfig::Stdin | SourceConfig::Http { .. } => {
             Box::new(LogSourceWitness::new(flow.spec.flow.clone(), &log_path(config, flow), known))
         }
@@ -168,8 +167,7 @@ fn flow_audit<'a>(
     audited.groups_are_secret = reconciles(config, flow).any(|reconcile| reconcile.left.by_is_secret);
     for reconcile in reconciles(config, flow) {
         let RightSide::Query { database, sql } = &reconcile.right;
-        let same_database =
-            matches!(&flow.effect, EffectConfig::Sql { database: effect, .. } if effect == database);
+        let same_database = flow.effect.in_database().is_some_and(|(effect, _)| effect == database);
         let other = witnesses.others.get(database).map(|witness| witness as &dyn EffectWitness);
         audited.reconciles.push(ReconcileAudit {
             name: reconcile.name.clone(),
@@ -193,11 +191,11 @@ fn flow_audit<'a>(
 fn effects_declared<'a>(flow: &'a FlowConfig, witnesses: &'a Witnesses) -> EffectsDeclared<'a> {
     let Some(witness) = &witnesses.effect else { return EffectsDeclared::None };
     let witness: &dyn EffectWitness = witness;
-    match &flow.effect {
-        EffectConfig::Sql { effects: EffectRows::Table, .. } => EffectsDeclared::Table(witness),
-        EffectConfig::Sql { effects: EffectRows::Custom { sql, id }, .. } => {
+    match flow.effect.in_database() {
+        Some((_, EffectRows::Table)) => EffectsDeclared::Table(witness),
+        Some((_, EffectRows::Custom { sql, id })) => {
             EffectsDeclared::Custom { witness, sql, id: id.as_deref() }
         }
-        _ => EffectsDeclared::Attested(witness),
+        Some((_, EffectRows::None)) | None => EffectsDeclared::Attested(witness),
     }
 }

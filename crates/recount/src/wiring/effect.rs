@@ -2,24 +2,61 @@
 
 use crate::config::{Config, DatabaseConfig, EffectConfig, FlowConfig};
 use crate::exit::Failure;
+use async_trait::async_trait;
 use recount_adapters::http_effect::{HttpEffect, HttpEffectSettings};
 use recount_adapters::sqlite::{SqliteEffect, SqliteEffectSettings, open_arbiter};
-use recount_engine::Effect;
-use recount_model::ReasonCode;
+use recount_checks::{Checked, Event};
+use recount_engine::{Effect, Handler, HandlerError, Transaction};
+use recount_model::{ReasonCode, Verdict};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The settings of a flow's SQL effect; `None` where it has another kind.
+/// Handlers in Rust, by the names that the config calls them by.
+pub type Handlers = BTreeMap<String, Arc<dyn Handler>>;
+
+/// The settings of a flow's effect in SQLite, still without a handler; `None` where it has another kind.
 pub fn sql_settings(config: &Config, flow: &FlowConfig) -> Result<Option<SqliteEffectSettings>, Failure> {
-    let EffectConfig::Sql { database, routes, effects } = &flow.effect else { return Ok(None) };
+    let Some((database, effects)) = flow.effect.in_database() else { return Ok(None) };
     let database = find_database(config, database)?;
     let path = database.sqlite_path().map_err(Failure::usage)?;
-    Ok(Some(SqliteEffectSettings {
-        routes: routes.clone(),
+    let mut settings = SqliteEffectSettings {
         effects: effects.clone(),
         busy_timeout_ms: database.busy_timeout_ms,
         statement_time_ms_max: database.statement_time_ms_max,
         ..SqliteEffectSettings::new(path, flow.spec.flow.clone())
-    }))
+    };
+    match &flow.effect {
+        EffectConfig::Sql { routes, .. } => settings.routes.clone_from(routes),
+        EffectConfig::Handler { reasons, .. } => settings.handler_reasons = reasons.keys().cloned().collect(),
+        EffectConfig::Http { .. } | EffectConfig::None => {}
+    }
+    Ok(Some(settings))
+}
+
+/// The failure of a flow whose handler this program doesn't have.
+pub fn missing_handler(flow: &FlowConfig, handlers: &Handlers) -> Option<Failure> {
+    let EffectConfig::Handler { name, .. } = &flow.effect else { return None };
+    if handlers.contains_key(name) {
+        return None;
+    }
+    Some(Failure::usage(no_handler(flow, name)))
+}
+
+fn no_handler(flow: &FlowConfig, name: &str) -> String {
+    format!(
+        "flow {}: this program has no handler {name}; run the flow from your own program: see the crate recount, Flow",
+        flow.spec.flow
+    )
+}
+
+/// Stands in where only an operator's verdicts are decided: whatever it is asked, it blames no event.
+struct NotGiven(String);
+
+#[async_trait]
+impl Handler for NotGiven {
+    async fn handle(&self, _: &Checked<Event>, _: &mut dyn Transaction) -> Result<Verdict, HandlerError> {
+        Err(HandlerError { message: self.0.clone(), data_fault: false })
+    }
 }
 
 /// A database of the config.
@@ -30,12 +67,16 @@ pub fn find_database<'c>(config: &'c Config, name: &str) -> Result<&'c DatabaseC
         .ok_or_else(|| Failure::usage(format!("{} has no [database.{name}]", config.path.display())))
 }
 
-/// Opens a flow's effect.
-pub fn open(config: &Config, flow: &FlowConfig) -> Result<Arc<dyn Effect>, Failure> {
+/// Opens a flow's effect. A handler that isn't among `handlers` refuses every event, and blames none.
+pub fn open(config: &Config, flow: &FlowConfig, handlers: &Handlers) -> Result<Arc<dyn Effect>, Failure> {
     let arbiter = || open_arbiter(&config.ledger.path, flow.spec.flow.clone(), true);
     match &flow.effect {
-        EffectConfig::Sql { .. } => {
-            let settings = sql_settings(config, flow)?.expect("the effect is SQL");
+        EffectConfig::Sql { .. } | EffectConfig::Handler { .. } => {
+            let mut settings = sql_settings(config, flow)?.expect("the effect is in a database");
+            if let EffectConfig::Handler { name, .. } = &flow.effect {
+                let given = handlers.get(name).cloned();
+                settings.handler = Some(given.unwrap_or_else(|| Arc::new(NotGiven(no_handler(flow, name)))));
+            }
             let effect = SqliteEffect::open(settings).map_err(|error| refused(config, flow, error))?;
             for warning in effect.warnings() {
                 tracing::warn!(flow = %flow.spec.flow, "{}: {}", warning.rule, warning.message);

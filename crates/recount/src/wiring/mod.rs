@@ -7,6 +7,7 @@ mod listening;
 pub mod source;
 
 pub use dry_run::dry_run;
+pub use effect::Handlers;
 pub use listening::{Listening, control_token_path, listen};
 
 use crate::config::{Config, FlowConfig, LedgerConfig};
@@ -16,7 +17,8 @@ use recount_engine::{
     Book, Clock, FlowHandle, FlowParts, Guards, Probe, StartOptions, SystemClock, start_flow,
 };
 use recount_ledger::{
-    JournalEntry, JournalKind, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore, SqliteLedger,
+    JournalEntry, JournalKind, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore,
+    SqliteLedger,
 };
 use recount_model::{FlowName, Timestamp};
 use std::path::Path;
@@ -31,6 +33,8 @@ pub struct RunOptions {
     pub adopt: bool,
     /// Start the loops, or only what commands need.
     pub read_sources: bool,
+    /// Only an operator's verdicts are decided, so a handler that this program doesn't have isn't missed.
+    pub operator_only: bool,
 }
 
 /// The flows of a config, with what they share.
@@ -84,15 +88,20 @@ pub fn ledger_failure(error: LedgerError) -> Failure {
     Failure { exit, message: error.to_string() }
 }
 
-/// Starts the flows that `wanted` names (all where it is empty).
+/// Starts the flows that `wanted` names (all where it is empty), with the handlers in Rust that this
+/// program has.
 pub async fn start(
     config: &Config,
     wanted: &[String],
     options: RunOptions,
+    handlers: &Handlers,
     probe: Arc<dyn Probe>,
     listening: Option<&Listening>,
 ) -> Result<Running, Failure> {
     let flows = wanted_flows(config, wanted)?;
+    if !options.operator_only {
+        refuse_missing_handlers(&flows, handlers)?;
+    }
     let mut ledger = open_ledger(&config.ledger)?;
     if let Some(listening) = listening {
         ledger.announce(&format!("http://{}", listening.address)).map_err(ledger_failure)?;
@@ -114,7 +123,7 @@ pub async fn start(
         let parts = FlowParts {
             checks: Arc::new(compile(flow)?),
             source: source::open(config, flow, known, options, &mut running.routes)?,
-            effect: effect::open(config, flow)?,
+            effect: effect::open(config, flow, handlers)?,
             book: running.book.clone(),
             clock: Arc::clone(&clock),
             probe: Arc::clone(&probe),
@@ -127,6 +136,14 @@ pub async fn start(
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
     }
     Ok(running)
+}
+
+/// Before anything is written, so that a program which lacks a handler leaves no trace.
+fn refuse_missing_handlers(flows: &[&FlowConfig], handlers: &Handlers) -> Result<(), Failure> {
+    match flows.iter().find_map(|flow| effect::missing_handler(flow, handlers)) {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
 }
 
 fn wanted_flows<'c>(config: &'c Config, wanted: &[String]) -> Result<Vec<&'c FlowConfig>, Failure> {

@@ -136,6 +136,83 @@ fn effects() {
 }
 
 #[test]
+fn handlers_in_rust() {
+    let flow = |apply: &str| {
+        format!("[flow.b]\nowner = \"o\"\npurpose = \"p\"\nsource = {{ file = \"b\" }}\n{apply}[[reconcile]]")
+    };
+    let (begin, many) = ("[flow.b.apply]\n", "[[flow.b.apply]]\n");
+    let right = "handler = \"reserve\"\ndatabase = \"shop\"\nwith = { sku = \"event.sku\" }\n";
+    let reason =
+        "[[flow.b.apply.reason]]\nreason = \"sold_out\"\nverdict = \"skip\"\nbecause = \"none left\"\n";
+    let budget = "at_most = \"any\"\n";
+    let own = "effects = { sql = \"SELECT id FROM movement\", id = \"id\" }\n";
+    for (apply, expected) in [
+        (format!("{begin}{right}{reason}{budget}"), vec![]),
+        (format!("{begin}{right}{own}"), vec![]),
+        (
+            format!("{begin}handler = \"reserve\"\n"),
+            vec!["44 flow.b.apply.database: this `apply` doesn't say in which"],
+        ),
+        (
+            format!("{begin}handler = \"reserve\"\ndatabase = \"shup\"\n"),
+            vec!["46 flow.b.apply.database: there is no database named \"shup\""],
+        ),
+        (
+            format!("{begin}handler = \"\"\ndatabase = \"shop\"\n"),
+            vec!["45 flow.b.apply.handler: `handler` is empty"],
+        ),
+        (
+            format!("{begin}{right}sql = \"DELETE FROM stock\"\nrows = 1\n"),
+            vec!["45 flow.b.apply.handler: an `apply` is either SQL or a handler"],
+        ),
+        (
+            format!("{begin}{right}http = \"http://a/b\"\n"),
+            vec!["45 flow.b.apply.handler: an `apply` is either SQL or a handler"],
+        ),
+        (format!("{begin}{right}rows = 1\n"), vec!["48 flow.b.apply.rows: `rows` stands only with `sql`"]),
+        (
+            format!("{begin}{right}deadline = \"1s\"\n"),
+            vec!["48 flow.b.apply.deadline: `deadline` stands only with `http`"],
+        ),
+        (
+            format!(
+                "{begin}{right}[[flow.b.apply.otherwise]]\nverdict = \"retry\"\nreason = \"later\"\nbecause = \"no\"\n"
+            ),
+            vec!["48 flow.b.apply.otherwise: `otherwise` stands only with `sql`"],
+        ),
+        (
+            format!("{begin}{right}{reason}"),
+            vec!["48 flow.b.apply.reason[0].at_most: sold_out has no `at_most`"],
+        ),
+        (
+            format!("{begin}{right}{reason}{budget}{reason}{budget}"),
+            vec!["54 flow.b.apply.reason[1].reason: the reason sold_out is declared twice"],
+        ),
+        (
+            format!("{begin}{right}{}", reason.replace("sold_out", "handler_panicked")),
+            vec![
+                "48 flow.b.apply.reason[0].at_most: handler_panicked has no `at_most`",
+                "49 flow.b.apply.reason[0].reason: handler_panicked is a built-in reason",
+            ],
+        ),
+        (
+            format!("{many}{right}when = \"true\"\n{many}{right}"),
+            vec!["50 flow.b.apply[1].handler: one handler a flow for now"],
+        ),
+        (
+            format!("{many}{right}when = \"true\"\n{many}http = \"http://a/b\"\n"),
+            vec!["50 flow.b.apply[1].http: all `apply` of a flow are of one kind"],
+        ),
+        (
+            format!("{begin}database = \"shop\"\nsql = \"DELETE FROM stock\"\nrows = 1\n{reason}{budget}"),
+            vec!["48 flow.b.apply.reason: `reason` stands only with `http` or `handler`"],
+        ),
+    ] {
+        check("[[reconcile]]", &flow(&apply), &expected);
+    }
+}
+
+#[test]
 fn reconciles() {
     check(
         "flow = \"reserve-stock\"",

@@ -124,6 +124,43 @@ fn the_right_config_has_no_fault() {
 }
 
 #[test]
+fn a_handler_in_rust_has_its_own_reasons_and_those_of_its_kind() {
+    let (head, _) = RIGHT.split_once("[flow.reserve-stock.apply]").unwrap();
+    let handler = "[flow.reserve-stock.apply]\nhandler = \"reserve\"\ndatabase = \"shop\"\n\
+         [[flow.reserve-stock.apply.reason]]\nreason = \"sold_out\"\nverdict = \"skip\"\n\
+         at_most = \"4% of 1000\"\nbecause = \"none left\"\n";
+    let config = load(&format!("{head}{handler}")).unwrap();
+    assert_eq!(told(&config.warnings), "");
+    let EffectConfig::Handler { database, name, effects, reasons } = &config.flows[0].effect else {
+        panic!("{:?}", config.flows[0].effect)
+    };
+    assert_eq!((database.as_str(), name.as_str(), effects), ("shop", "reserve", &EffectRows::Table));
+    assert_eq!(reasons.keys().map(ReasonCode::as_str).collect::<Vec<_>>(), ["sold_out"]);
+    let budgets = &config.flows[0].spec.budgets;
+    let found: String = budgets.iter().map(|(code, budget)| format!("{code} {budget}\n")).collect();
+    expect![[r#"
+        accepted any
+        bulk_order 3% of 1000
+        check_unevaluable 1% of 1000
+        decode_failed 1% of 1000
+        duplicate 1% of 1000
+        handler_panicked 1% of 1000
+        id_reused 1% of 1000
+        killed_the_process 1% of 1000
+        no_id 1% of 1000
+        no_key 1% of 1000
+        payload_too_large 1% of 1000
+        retries_exhausted 1% of 1000
+        schema_mismatch 1% of 1000
+        sold_out 4% of 1000
+        statement_failed 1% of 1000
+        undeclared_reason 1% of 1000
+        zero_quantity 2% of 1000
+    "#]]
+    .assert_eq(&found);
+}
+
+#[test]
 fn every_reason_that_a_flow_may_give_has_a_budget() {
     let text =
         RIGHT.replace("secret = [", "ignore = [\"a.b\"]\nat_most = { duplicate = \"any\" }\nsecret = [");
