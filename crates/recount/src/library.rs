@@ -1,6 +1,6 @@
 //! Flows run from a program of one's own.
 
-use crate::commands::run::{all_ended, summary_line, until_ended};
+use crate::commands::run::{Signals, all_ended, summary_line, until_ended};
 use crate::commands::{operator, runtime};
 use crate::config::{Config, EffectConfig};
 use crate::exit::{Exit, Failure};
@@ -124,8 +124,9 @@ impl Flow {
         }
         let runtime = runtime()?;
         let report = runtime.block_on(async {
+            let signals = Signals::new();
             let run = self.start().await?;
-            let ends = until_ended(&run.running, &ProgressBar::hidden()).await;
+            let ends = until_ended(&run.running, &ProgressBar::hidden(), signals).await;
             run.conclude(ends).await
         });
         runtime.shutdown_timeout(TASKS_STOP_MAX);
@@ -176,8 +177,8 @@ impl fmt::Debug for Flow {
 }
 
 /// A flow that was [started](Flow::start). Dropping it does not stop the flow: that goes on until
-/// [`shut_down`](Self::shut_down), or until its runtime ends, after which the next start finds what was
-/// committed.
+/// [`shut_down`](Self::shut_down), or until its runtime is dropped. Then the batch under way still ends, on
+/// a thread of its own, and until it has the ledger stays in use; the next start finds what was committed.
 #[must_use = "wait for its end, or nobody learns how it ended"]
 pub struct FlowRun {
     config: Config,
