@@ -27,11 +27,14 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
     if !args.json {
         print!("{}", foreseen_text(&flow, &selection, &foreseen));
     }
-    if args.dry_run || selection.events() == 0 {
+    if args.dry_run || (selection.events() == 0 && !args.json) {
         return Ok(Exit::Well);
     }
-    let because = args.because.as_deref().unwrap_or_default();
     let replay_id = now().0.unsigned_abs();
+    if selection.events() == 0 {
+        return conclude(args, replay_id, &Receipt::default());
+    }
+    let because = args.because.as_deref().unwrap_or_default();
     let requests = requests(&selection, replay_id);
     let receipt = match writer(&config)? {
         Writer::Instance(instance) => ask(&instance, &flow, because, requests)?,

@@ -13,6 +13,7 @@ use recount_audit::AuditReport;
 use recount_engine::{FlowCounts, FlowEnd};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// At the end of a run, so many names in a finding.
 const NAMES_MAX: usize = 20;
@@ -38,13 +39,14 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
     let (ends, counts, before) = runtime.block_on(async {
         let options =
             RunOptions { again: args.again, adopt: args.adopt, read_sources: true, operator_only: false };
+        let signals = Signals::new();
         let listening = wiring::listen(config)?;
         let mut running =
             wiring::start(config, &args.flows, options, &Handlers::new(), steps::probe(), Some(&listening))
                 .await?;
         let server = Server::start(config, &mut running, listening).await?;
         let bar = progress_bar(config, &running);
-        let ends = until_ended(&running, &bar).await;
+        let ends = until_ended(&running, &bar, signals).await;
         let before = running.decided_before.clone();
         let counts: Vec<FlowCounts> = running.flows.iter().map(|flow| flow.handle.stats()).collect();
         server.stop().await;
@@ -55,8 +57,11 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
 }
 
 /// Waits for the flows, passing signals on to them, with a bar where somebody watches.
-pub(crate) async fn until_ended(running: &Running, bar: &ProgressBar) -> Vec<FlowEnd> {
-    let mut signals = Signals::new();
+pub(crate) async fn until_ended(
+    running: &Running,
+    bar: &ProgressBar,
+    mut signals: Signals,
+) -> Vec<FlowEnd> {
     let mut asked = false;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
@@ -116,25 +121,31 @@ fn show_progress(bar: &ProgressBar, running: &Running) {
     bar.set_message(format!("{not_applied} of them not applied"));
 }
 
-struct Signals {
-    terminate: Option<tokio::signal::unix::Signal>,
+/// SIGTERM and SIGINT, from when it was made on.
+pub(crate) struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> Self {
-        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-        Self { terminate: terminate.ok() }
+    /// To be made before a flow starts: a signal that comes earlier than this ends the process at once.
+    pub(crate) fn new() -> Self {
+        // Where a signal can't be watched, it ends the process, which loses nothing.
+        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
     }
 
     async fn next(&mut self) {
-        let interrupt = tokio::signal::ctrl_c();
-        match &mut self.terminate {
-            None => drop(interrupt.await),
-            Some(terminate) => tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            },
+        tokio::select! {
+            () = came(&mut self.terminate) => {}
+            () = came(&mut self.interrupt) => {}
         }
+    }
+}
+
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
