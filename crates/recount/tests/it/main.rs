@@ -1,0 +1,19 @@
+//! The real binary, on real files and databases: what it prints, records and leaves behind.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod behaviour;
+mod budgets;
+mod config_faults;
+mod duplicates;
+mod faces;
+mod files;
+mod handler;
+mod handlers;
+mod harness;
+mod http_server;
+mod json_reference;
+mod ledger_trouble;
+mod operating;
+mod sources;
+mod wrong_worlds;
