@@ -2,7 +2,7 @@
 
 use crate::source::TakeLimits;
 use recount_model::decide::AfterLast;
-use recount_model::{Budget, ConfigVersion, FlowName, ReasonCode};
+use recount_model::{Budget, ConfigVersion, FlowName, ReasonCode, Verdict};
 use std::collections::BTreeMap;
 
 /// How many rows a statement must change.
@@ -23,7 +23,7 @@ pub struct SqlStatement {
     pub rows: RowRange,
 }
 
-/// What an `otherwise` of an apply says.
+/// What an `otherwise` of an apply says, or a declared reason of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherwiseVerdict {
     /// Left out on purpose.
@@ -32,6 +32,18 @@ pub enum OtherwiseVerdict {
     DeadLetter,
     /// Held, and tried again.
     Retry,
+}
+
+impl OtherwiseVerdict {
+    /// Whether a verdict is of this kind, whatever its reason.
+    pub fn is_of(self, verdict: &Verdict) -> bool {
+        matches!(
+            (self, verdict),
+            (Self::Skip, Verdict::Skip(_))
+                | (Self::DeadLetter, Verdict::DeadLetter(_))
+                | (Self::Retry, Verdict::Retry(_))
+        )
+    }
 }
 
 /// One `[[flow.x.apply.otherwise]]`; the first whose `when` holds gives the verdict.

@@ -1,5 +1,6 @@
 //! Reading a handler's answer: fails closed, an event without a plain verdict has none.
 
+use super::HandlerReason;
 use super::request::position;
 use crate::sqlite::cut;
 use recount_engine::{EffectEvent, Outcome};
@@ -25,7 +26,7 @@ pub(super) fn read(
     answer: &[u8],
     at: &PartitionId,
     sent: &[&EffectEvent],
-    reasons: &BTreeMap<ReasonCode, String>,
+    reasons: &BTreeMap<ReasonCode, HandlerReason>,
 ) -> Vec<Outcome> {
     let parsed: Option<Value> = serde_json::from_slice(answer).ok();
     let entries = parsed.as_ref().and_then(|p| p.get("verdicts")).and_then(Value::as_array);
@@ -105,7 +106,7 @@ fn same_verdict(one: &Value, other: &Value) -> bool {
 }
 
 /// The verdict, or a sentence why it is none.
-fn verdict(entry: &Value, reasons: &BTreeMap<ReasonCode, String>) -> Result<Verdict, String> {
+fn verdict(entry: &Value, reasons: &BTreeMap<ReasonCode, HandlerReason>) -> Result<Verdict, String> {
     let word = entry.get("verdict").and_then(Value::as_str).unwrap_or("");
     let with: fn(Reason) -> Verdict = match word {
         "applied" => return Ok(Verdict::Applied),
@@ -122,9 +123,15 @@ fn verdict(entry: &Value, reasons: &BTreeMap<ReasonCode, String>) -> Result<Verd
     let given = entry.get("reason").and_then(Value::as_str).unwrap_or("");
     let declared = ReasonCode::new(given).ok().and_then(|code| reasons.get_key_value(&code));
     Ok(match declared {
-        Some((code, sentence)) => {
-            let because = entry.get("because").and_then(Value::as_str).unwrap_or(sentence);
-            with(Reason::new(code.clone(), cut(because, SENTENCE_BYTES_MAX)))
+        Some((code, declared)) => {
+            let because = entry.get("because").and_then(Value::as_str).unwrap_or(&declared.because);
+            let verdict = with(Reason::new(code.clone(), cut(because, SENTENCE_BYTES_MAX)));
+            if declared.verdict.is_of(&verdict) {
+                return Ok(verdict);
+            }
+            let sentence =
+                format!("the handler said {word} for the reason {code}, declared with another verdict");
+            Verdict::dead_letter(reason::UNDECLARED_REASON, sentence)
         }
         None if given.is_empty() => Verdict::dead_letter(
             reason::UNDECLARED_REASON,

@@ -17,7 +17,7 @@ use crate::actor::Actor;
 use crate::sqlite::{Held, Known, SqliteEffect, SqliteOpenError, open_arbiter};
 use async_trait::async_trait;
 use client::{Client, Post};
-use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectEvent, EffectFault, Outcome, Taken};
+use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectEvent, EffectFault, OtherwiseVerdict, Outcome, Taken};
 use recount_ledger::LedgerId;
 use recount_model::{FlowName, OffsetSet, PartitionId, ReasonCode};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -42,10 +42,19 @@ pub struct HttpEffectSettings {
     pub answer_bytes_max: u64,
     /// Events of one request.
     pub events_a_request_max: usize,
-    /// Reasons that the handler may give, each with the sentence that stands where it gives none.
-    pub reasons: BTreeMap<ReasonCode, String>,
+    /// Reasons that the handler may give; another one is a dead letter, `undeclared_reason`.
+    pub reasons: BTreeMap<ReasonCode, HandlerReason>,
     /// Threads of its own, or (in the simulator) none.
     pub threaded: bool,
+}
+
+/// A reason that the handler may give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerReason {
+    /// The verdict that it comes with; another is a dead letter, `undeclared_reason`.
+    pub verdict: OtherwiseVerdict,
+    /// The sentence that stands where the handler gives none.
+    pub because: String,
 }
 
 impl HttpEffectSettings {
@@ -96,7 +105,7 @@ pub struct HttpEffect {
     arbiter: SqliteEffect,
     client: Client,
     events_a_request_max: usize,
-    reasons: BTreeMap<ReasonCode, String>,
+    reasons: BTreeMap<ReasonCode, HandlerReason>,
     threaded: bool,
     /// One a partition, so that partitions don't wait for each other's requests.
     posting: Mutex<HashMap<PartitionId, Arc<Actor<Client>>>>,

@@ -11,12 +11,14 @@ use super::replays;
 use crate::actor::panic_text;
 use async_trait::async_trait;
 use recount_checks::{Checked, Event};
-use recount_engine::{EffectEvent, EffectFault, Handler, HandlerError, Outcome, Transaction};
+use recount_engine::{
+    EffectEvent, EffectFault, Handler, HandlerError, OtherwiseVerdict, Outcome, Transaction,
+};
 use recount_model::{PartitionId, Reason, ReasonCode, Value, Verdict, reason};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use serde_json::json;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ const SENTENCE_BYTES_MAX: usize = 1024;
 /// A handler and what it needs beside the connection.
 pub(crate) struct Handling {
     pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) reasons: BTreeSet<ReasonCode>,
+    pub(crate) reasons: BTreeMap<ReasonCode, OtherwiseVerdict>,
     pub(crate) time_ms_max: u64,
     /// Where the handler's futures find timers and sockets; none in the simulator.
     pub(crate) runtime: Option<HandlerRuntime>,
@@ -175,9 +177,15 @@ impl Handling {
     /// A verdict whose reason the flow declares; the sentence within its bound.
     fn declared(&self, verdict: Verdict) -> Outcome {
         let Some(given) = verdict.reason() else { return applied() };
-        if !self.reasons.contains(&given.code) {
-            let sentence =
-                format!("the handler gave the reason {}, which the flow does not declare", given.code);
+        if !self.reasons.get(&given.code).is_some_and(|declared| declared.is_of(&verdict)) {
+            let sentence = match self.reasons.contains_key(&given.code) {
+                true => {
+                    format!("the handler gave the reason {} with another verdict than declared", given.code)
+                }
+                false => {
+                    format!("the handler gave the reason {}, which the flow does not declare", given.code)
+                }
+            };
             let evidence = json!({ "reason": given.code.as_str() });
             return said(Verdict::dead_letter(reason::UNDECLARED_REASON, sentence), &evidence);
         }

@@ -1,9 +1,9 @@
 //! What an effect on SQLite is opened with, and why it can't be.
 
 use recount_checks::rules::RuleFault;
-use recount_engine::{EffectRows, Handler, SqlRoute};
+use recount_engine::{EffectRows, Handler, OtherwiseVerdict, SqlRoute};
 use recount_model::{FlowName, ReasonCode};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ pub struct SqliteEffectSettings {
     pub routes: Vec<SqlRoute>,
     /// A handler in Rust in place of statements.
     pub handler: Option<Arc<dyn Handler>>,
-    /// Reasons that the handler may give; another one is a dead letter, `undeclared_reason`.
-    pub handler_reasons: BTreeSet<ReasonCode>,
+    /// Reasons that the handler may give, each with its verdict; another reason, or another verdict with
+    /// it, is a dead letter, `undeclared_reason`.
+    pub handler_reasons: BTreeMap<ReasonCode, OtherwiseVerdict>,
     /// How effects are counted.
     pub effects: EffectRows,
     /// How long to wait for another's lock.
@@ -54,7 +55,7 @@ impl SqliteEffectSettings {
             flow,
             routes: Vec::new(),
             handler: None,
-            handler_reasons: BTreeSet::new(),
+            handler_reasons: BTreeMap::new(),
             effects: EffectRows::None,
             busy_timeout_ms: 5_000,
             statement_time_ms_max: 30_000,

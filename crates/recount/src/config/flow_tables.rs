@@ -325,7 +325,7 @@ const OTHERWISE: TableSpec = TableSpec {
 
 const HANDLER_REASON: TableSpec = TableSpec {
     header: "[[flow.NAME.apply.reason]]",
-    doc: "A reason that the handler may give. One that isn't declared is `undeclared_reason`.",
+    doc: "A reason that the handler may give. One that isn't declared, or comes with another verdict, is `undeclared_reason`.",
     keys: &[
         required("reason", Kind::Reason, "\"card_declined\"", "Its code."),
         required(

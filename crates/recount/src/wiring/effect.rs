@@ -3,10 +3,10 @@
 use crate::config::{Config, DatabaseConfig, EffectConfig, FlowConfig};
 use crate::exit::Failure;
 use async_trait::async_trait;
-use recount_adapters::http_effect::{HttpEffect, HttpEffectSettings};
+use recount_adapters::http_effect::{HandlerReason, HttpEffect, HttpEffectSettings};
 use recount_adapters::sqlite::{SqliteEffect, SqliteEffectSettings, open_arbiter};
 use recount_checks::{Checked, Event};
-use recount_engine::{Effect, Handler, HandlerError, Transaction};
+use recount_engine::{Effect, Handler, HandlerError, OtherwiseVerdict, Transaction};
 use recount_model::{ReasonCode, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub fn sql_settings(config: &Config, flow: &FlowConfig) -> Result<Option<SqliteE
     };
     match &flow.effect {
         EffectConfig::Sql { routes, .. } => settings.routes.clone_from(routes),
-        EffectConfig::Handler { reasons, .. } => settings.handler_reasons = reasons.keys().cloned().collect(),
+        EffectConfig::Handler { reasons, .. } => settings.handler_reasons.clone_from(reasons),
         EffectConfig::Http { .. } | EffectConfig::None => {}
     }
     Ok(Some(settings))
@@ -97,11 +97,12 @@ pub fn open(config: &Config, flow: &FlowConfig, handlers: &Handlers) -> Result<A
                 let token = token.resolve().map_err(Failure::usage)?;
                 settings.headers.push(("authorization".to_owned(), format!("Bearer {}", token.expose())));
             }
-            let because = |code: &ReasonCode| {
-                let declared = flow.reasons.iter().find(|reason| reason.code == *code);
-                (code.clone(), declared.map(|reason| reason.because.clone()).unwrap_or_default())
+            let declared = |(code, verdict): (&ReasonCode, &OtherwiseVerdict)| {
+                let info = flow.reasons.iter().find(|reason| reason.code == *code);
+                let because = info.map(|reason| reason.because.clone()).unwrap_or_default();
+                (code.clone(), HandlerReason { verdict: *verdict, because })
             };
-            settings.reasons = reasons.keys().map(because).collect();
+            settings.reasons = reasons.iter().map(declared).collect();
             Ok(Arc::new(HttpEffect::open(settings).map_err(Failure::usage)?))
         }
         EffectConfig::None => Ok(Arc::new(arbiter().map_err(Failure::unreachable)?)),

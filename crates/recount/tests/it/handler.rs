@@ -69,6 +69,7 @@ impl Handler for Scripted {
             ("skip", _) => Ok(Verdict::skip(SOLD_OUT, "none left")),
             ("dead-letter", _) => Ok(Verdict::dead_letter(UNKNOWN_SKU, "no such article")),
             ("undeclared", _) => Ok(Verdict::skip(ReasonCode::literal("never_heard_of"), "it seemed right")),
+            ("other-verdict", _) => Ok(Verdict::dead_letter(SOLD_OUT, "declared as a skip")),
             ("panic", _) => panic!("the handler has a bug"),
             ("data-fault", _) => {
                 tx.execute(MOVE, &movement(Value::Integer(1000))).await.map(|_| Verdict::applied())
@@ -122,6 +123,7 @@ fn each_answer_of_a_handler_becomes_its_fate_and_what_is_not_applied_leaves_noth
         ("dead-letter", "dead-lettered unknown_sku"),
         ("undeclared", "dead-lettered undeclared_reason"),
         ("panic", "dead-lettered handler_panicked"),
+        ("other-verdict", "dead-lettered undeclared_reason"),
         ("data-fault", "dead-lettered statement_failed"),
         ("wait 1", "applied"),
         ("apply", "applied"),
@@ -130,13 +132,15 @@ fn each_answer_of_a_handler_becomes_its_fate_and_what_is_not_applied_leaves_noth
     world.lines(&lines.collect::<Vec<_>>());
     let report = run(&world);
     assert_eq!(world.fates(), cases.map(|(_, fate)| fate));
-    assert_eq!(moved(&world), ["o0", "o6", "o7"]);
+    assert_eq!(moved(&world), ["o0", "o7", "o8"]);
     let counts = (report.applied(), report.skipped("sold_out"), report.dead_lettered("unknown_sku"));
     assert_eq!((report.end.clone(), counts), (FlowEnd::Drained, (3, 1, 1)));
     assert_eq!(report.dead_lettered("handler_panicked"), 1);
     assert!(report.is_well(), "{report}");
-    assert_eq!(report.books.flows[0].books.counts.decided(), 8);
-    for (offset, expected) in [(3, "never_heard_of"), (4, "the handler has a bug"), (5, "CHECK")] {
+    assert_eq!(report.books.flows[0].books.counts.decided(), 9);
+    for (offset, expected) in
+        [(3, "never_heard_of"), (4, "the handler has a bug"), (5, "another verdict"), (6, "CHECK")]
+    {
         let decision = &world.decisions()[offset];
         assert!(decision.to_string().contains(expected), "{decision}");
     }

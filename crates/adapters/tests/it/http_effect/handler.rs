@@ -4,9 +4,9 @@ use crate::flow::*;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use recount_adapters::http_effect::{HttpEffect, HttpEffectSettings};
+use recount_adapters::http_effect::{HandlerReason, HttpEffect, HttpEffectSettings};
 use recount_checks::FlowChecks;
-use recount_engine::EffectEvent;
+use recount_engine::{EffectEvent, OtherwiseVerdict};
 use recount_model::ReasonCode;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
@@ -63,9 +63,10 @@ impl Handler {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = HttpEffectSettings::new(url, flow(), folder.path());
         settings.deadline_ms = 2_000;
+        let reason = |verdict, because: &str| HandlerReason { verdict, because: because.to_owned() };
         settings.reasons = [
-            (ReasonCode::literal("sold_out"), "nothing is left".to_owned()),
-            (ReasonCode::literal("not_yet"), "the shop is closed".to_owned()),
+            (ReasonCode::literal("sold_out"), reason(OtherwiseVerdict::Skip, "nothing is left")),
+            (ReasonCode::literal("not_yet"), reason(OtherwiseVerdict::Retry, "the shop is closed")),
         ]
         .into();
         change(&mut settings);

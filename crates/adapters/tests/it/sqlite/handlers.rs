@@ -4,7 +4,7 @@ use crate::flow::*;
 use async_trait::async_trait;
 use recount_adapters::sqlite::SqliteEffect;
 use recount_checks::{Checked, Event, FlowChecks};
-use recount_engine::{EffectFault, Handler, HandlerError, Transaction};
+use recount_engine::{EffectFault, Handler, HandlerError, OtherwiseVerdict, Transaction};
 use recount_model::{ReasonCode, Value, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,8 @@ fn shop() -> HandledShop {
     let user = make(&path, SHOP);
     let mut settings = settings(&path, vec![]);
     settings.handler = Some(Arc::new(Shopkeeper));
-    settings.handler_reasons = [SOLD_OUT, NOT_YET].into();
+    settings.handler_reasons =
+        [(SOLD_OUT, OtherwiseVerdict::Skip), (NOT_YET, OtherwiseVerdict::Retry)].into();
     settings.handler_time_ms_max = 500;
     settings.statement_time_ms_max = 1000;
     let effect = SqliteEffect::open(settings).unwrap();
