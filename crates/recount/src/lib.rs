@@ -62,5 +62,7 @@ pub use async_trait::async_trait;
 pub use library::{Flow, FlowError, FlowRun, RunReport};
 pub use recount_audit::AuditReport;
 pub use recount_checks::{Checked, Event};
-pub use recount_engine::{Delivery, FlowCounts, FlowEnd, Handler, HandlerError, Settled, Stop, Transaction};
+#[doc = include_str!("handler_example.md")]
+pub use recount_engine::Handler;
+pub use recount_engine::{Delivery, FlowCounts, FlowEnd, HandlerError, Settled, Stop, Transaction};
 pub use recount_model::{Reason, ReasonCode, Value, Verdict};
