@@ -179,3 +179,28 @@ fn serve(mut store: Box<dyn LedgerStore>, inbox: &mpsc::Receiver<Request>, clock
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use recount_ledger::{LedgerSettings, SqliteLedger};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn whoever_drops_the_last_book_may_open_the_ledger_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || SqliteLedger::open(folder.path(), LedgerSettings::default());
+        let book = Book::threaded(Box::new(open().unwrap()), Arc::new(SystemClock)).unwrap();
+        let clone = book.clone();
+        let slow = book.with(|_| {
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(())
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(10), slow).await.is_err(), "it is under way");
+        drop(book);
+        assert!(open().is_err(), "another still has it");
+        drop(clone);
+        open().unwrap();
+    }
+}
