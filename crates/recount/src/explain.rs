@@ -143,7 +143,8 @@ impl Explanation<'_> {
             })
         };
         json!({
-            "version": 1,
+            "recount": 1,
+            "command": "explain",
             "reason": self.code,
             "built_in": builtin.is_some(),
             "used_for": builtin.map(|builtin| kind_word(builtin.kind)),
@@ -248,7 +249,8 @@ fn list_json(config: Option<&Config>) -> Value {
         })
     });
     json!({
-        "version": 1,
+        "recount": 1,
+        "command": "explain",
         "built_in": builtins.collect::<Vec<_>>(),
         "declared": declared.collect::<Vec<_>>(),
     })

@@ -21,7 +21,11 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
     let selection = select(&wiring::read_ledger(&config.ledger)?, &flow, args)?;
     let foreseen = foresee(&config, &selection)?;
     if args.json && args.dry_run {
-        println!("{}", json!({ "recount": 1, "command": "replay", "dry_run": true, "selected": foreseen }));
+        let counts = |(fate, (selected, had)): (&String, &(u64, u64))| {
+            (fate.clone(), json!({ "events": selected, "can_be_had": had }))
+        };
+        let selected: serde_json::Map<_, _> = foreseen.iter().map(counts).collect();
+        println!("{}", json!({ "recount": 1, "command": "replay", "dry_run": true, "selected": selected }));
         return Ok(Exit::Well);
     }
     if !args.json {

@@ -57,11 +57,7 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
 }
 
 /// Waits for the flows, passing signals on to them, with a bar where somebody watches.
-pub(crate) async fn until_ended(
-    running: &Running,
-    bar: &ProgressBar,
-    mut signals: Signals,
-) -> Vec<FlowEnd> {
+pub(crate) async fn until_ended(running: &Running, bar: &ProgressBar, mut signals: Signals) -> Vec<FlowEnd> {
     let mut asked = false;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
@@ -131,7 +127,10 @@ impl Signals {
     /// To be made before a flow starts: a signal that comes earlier than this ends the process at once.
     pub(crate) fn new() -> Self {
         // Where a signal can't be watched, it ends the process, which loses nothing.
-        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
+        Self {
+            terminate: signal(SignalKind::terminate()).ok(),
+            interrupt: signal(SignalKind::interrupt()).ok(),
+        }
     }
 
     async fn next(&mut self) {

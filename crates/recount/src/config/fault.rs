@@ -89,7 +89,7 @@ impl Faults {
     /// One JSON object: `version`, `valid`, `faults`, `warnings`.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
-            "version": 1, "valid": false, "faults": self.faults, "warnings": self.warnings,
+            "recount": 1, "command": "validate", "valid": false, "faults": self.faults, "warnings": self.warnings,
         })
     }
 }

@@ -19,7 +19,8 @@ use std::fmt::Write as _;
 /// What `recount validate` says of a config that can be used.
 #[derive(Debug, Clone, Serialize)]
 pub struct ValidateReport {
-    version: u32,
+    recount: u32,
+    command: &'static str,
     valid: bool,
     file: String,
     hash: String,
@@ -93,7 +94,8 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
         list.sort_by_key(|fault| (fault.line, fault.column));
     }
     ValidateReport {
-        version: 1,
+        recount: 1,
+        command: "validate",
         valid: faults.is_empty(),
         file: config.path.display().to_string(),
         hash: config.hash(),
