@@ -275,8 +275,9 @@ impl Running {
         fs::read_to_string(&self.err).unwrap()
     }
 
-    /// Asks it to stop, and waits.
+    /// Asks it to stop, as soon as it listens, and waits.
     pub fn terminate(mut self) -> Told {
+        self.address();
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.wait()

@@ -1,6 +1,6 @@
 //! DESIGN §12: a ledger that is full, damaged, or held by somebody else.
 
-use crate::harness::{TAKE_FROM_STOCK, World, config, order, orders};
+use crate::harness::{TAKE_FROM_STOCK, World, config, copy_folder, order, orders, statement};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
@@ -76,20 +76,39 @@ fn a_damaged_ledger_is_reported_and_nothing_is_taken() {
 }
 
 #[test]
-fn a_ledger_that_is_lost_stops_the_flow_until_it_is_adopted_and_stays_unprovable() {
+fn a_ledger_that_is_lost_is_not_replaced_by_an_empty_one() {
     let world = decided_world();
     fs::remove_dir_all(world.path("recount-data")).unwrap();
-    let told = world.run();
-    assert_eq!(told.code, Some(1), "{}", told.all());
     world.append(&orders(600..610, "a"));
+    let told = world.run().expect(1);
+    assert!(told.all().contains("ledger_foreign"), "{}", told.all());
+    assert_eq!(world.on_hand("a"), 9_400, "nothing was taken");
+}
+
+#[test]
+fn a_ledger_restored_from_earlier_is_adopted_only_on_request_and_stays_unprovable() {
+    let world = World::stock("batch = { events = 1 }");
+    world.lines(&orders(0..20, "a"));
+    world.run().expect(0);
+    copy_folder(&world.path("recount-data"), &world.path("backup"));
+    world.append(&orders(20..40, "a"));
+    world.run().expect(0);
+    fs::remove_dir_all(world.path("recount-data")).unwrap();
+    copy_folder(&world.path("backup"), &world.path("recount-data"));
+    world.append(&orders(40..50, "a"));
+
+    let told = world.run().expect(1);
+    assert!(told.all().contains("positions_unrecorded"), "{}", told.all());
+    assert!(told.all().contains("stock/0/20"), "the range is named: {}", told.all());
+    assert_eq!(world.on_hand("a"), 60, "nothing was taken");
+
     world.recount(&["run", "--adopt"]);
-    let told = world.audit();
-    if world.on_hand("a") == 9_390 {
-        assert_eq!(told.code, Some(3), "{}", told.all());
-        assert_eq!(told.json()["flows"][0]["books"]["unrecorded"], 601);
-    } else {
-        // Another ledger's id stands in the database: that is refused, and said.
-        assert!(told.code != Some(0), "{}", told.all());
+    assert_eq!(world.on_hand("a"), 50, "it goes on where the database was, and applies nothing twice");
+    for told in [world.audit(), world.run()] {
+        assert_ne!(told.code, Some(0), "unrecorded is never balanced: {}", told.all());
+        let report = told.json();
+        assert_eq!(report["flows"][0]["books"]["unrecorded"], 20, "{report:#}");
+        assert_eq!(statement(&report, "E1")["status"], "unprovable", "{report:#}");
     }
 }
 

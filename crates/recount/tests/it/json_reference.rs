@@ -1,1 +1,0 @@
-//! Every field of every command's JSON is listed in docs/json-reference.md.

@@ -1,0 +1,162 @@
+//! What each command prints with `--json`, in worlds in which every field occurs.
+
+use crate::harness::{TAKE_FROM_STOCK, World, back_up, config, eventually, order, orders, restore};
+use serde_json::Value;
+use std::fs;
+
+type Answer = (&'static str, Value);
+
+/// All answers, with the command's name in the reference.
+pub fn all() -> Vec<Answer> {
+    [of_a_file(), of_a_stopped_flow(), of_a_restored_database(), of_http(), of_configs()].concat()
+}
+
+const TABLES: &str = r#"
+[[flow.stock.check]]
+reason = "zero_quantity"
+that = "event.quantity > 0"
+otherwise = "skip"
+at_most = "1% of 10"
+because = "an order line for nothing"
+
+[[flow.stock.check]]
+reason = "bulk_order"
+that = "event.quantity <= 2"
+otherwise = "flag"
+at_most = "any"
+review_by = 2020-01-01
+because = "we assume that few order much of one thing"
+
+[flow.stock.retry]
+attempts = 2
+backoff = "10ms"
+
+[[reconcile]]
+name = "units ordered leave the stock"
+left = { flow = "stock", sum = "event.quantity", of = "received", less = ["insufficient_stock", "unknown_sku", "retries_exhausted", "zero_quantity"], by = "event.sku" }
+right = { database = "shop", sql = "SELECT sku, 100 - on_hand FROM stock WHERE on_hand <> 100 AND sku < 'x'" }
+
+[[reconcile]]
+name = "orders"
+left = { flow = "stock", sum = "1", by = "event.id" }
+right = { database = "shop", sql = "SELECT sku, 0 FROM stock" }
+tolerance = 100
+"#;
+
+/// The usual effect, but what is not on hand may come.
+fn retrying() -> String {
+    let (dead, retry) = ("verdict = \"dead-letter\"\nreason = \"ins", "verdict = \"retry\"\nreason = \"ins");
+    TAKE_FROM_STOCK.replace(dead, retry)
+}
+
+fn of_a_file() -> Vec<Answer> {
+    let world = World::new(&config("time = \"event.at\"", &format!("{TABLES}{}", retrying())));
+    let timed = |id: &str, sku: &str, quantity: i64| {
+        let line = order(id, sku, quantity);
+        format!("{},\"at\":\"2026-01-31T09:30:00Z\"}}", line.trim_end_matches('}'))
+    };
+    world.lines(&[
+        timed("j0", "a", 1),
+        timed("j1", "a", 3),
+        timed("j2", "a", 0),
+        timed("j3", "b", 0),
+        timed("j4", "zz", 1),
+        timed("j5", "a", 500),
+        timed("j6", "a", 1),
+        timed("j7", "a", 1),
+        "no JSON".to_owned(),
+        timed("j0", "a", 1),
+    ]);
+    let ask = |args: &[&str]| world.recount(args).json();
+    let mut answers = vec![("recount run", world.run().json())];
+    world.shop().execute("UPDATE stock SET on_hand = on_hand - 7 WHERE sku = 'b'", []).unwrap();
+    answers.push(("recount audit", world.audit().json()));
+    answers.push((
+        "recount pause, recount resume",
+        ask(&["pause", "stock", "--because", "stocktaking", "--json"]),
+    ));
+    answers
+        .push(("recount pause, recount resume", ask(&["resume", "stock", "--because", "counted", "--json"])));
+    answers.push(("recount audit", world.audit().json()));
+    answers.push(("recount dead-letters list", ask(&["dead-letters", "list", "--json"])));
+    for id in ["j4", "j5", "stock/0/8"] {
+        answers.push(("recount dead-letters show", ask(&["dead-letters", "show", id, "--json"])));
+    }
+    world.put("zz", 10);
+    answers.push((
+        "recount replay --dry-run",
+        ask(&["replay", "stock", "--reason", "unknown_sku", "--dry-run", "--json"]),
+    ));
+    answers.push((
+        "recount replay",
+        ask(&["replay", "stock", "--reason", "unknown_sku", "--because", "listed now", "--json"]),
+    ));
+    for asked in ["a", "zz", "stock/0/1"] {
+        answers.push(("recount story", ask(&["story", asked, "--json"])));
+    }
+    answers
+        .push(("recount ledger forget", ask(&["ledger", "forget", "b", "--because", "asked to", "--json"])));
+    let export = world.recount(&["ledger", "export", "--superseded"]).expect(0);
+    answers.extend(
+        export.out.lines().map(|line| ("recount ledger export", serde_json::from_str(line).unwrap())),
+    );
+    answers.push(("recount explain", ask(&["explain", "-c", "recount.toml", "--json"])));
+    for reason in ["zero_quantity", "duplicate"] {
+        answers.push(("recount explain REASON", ask(&["explain", reason, "-c", "recount.toml", "--json"])));
+    }
+    answers
+}
+
+fn of_a_stopped_flow() -> Vec<Answer> {
+    let world = World::stock("");
+    world.lines(&orders(0..50, "a"));
+    world.run().expect(0);
+    let story = world.recount(&["story", "a", "--json"]).json();
+    world.lines(&orders(0..2, "a"));
+    let report = world.run().json();
+    world.shop().execute_batch("DELETE FROM recount_effect").unwrap();
+    vec![("recount story", story), ("recount run", report), ("recount run", world.run().json())]
+}
+
+fn of_a_restored_database() -> Vec<Answer> {
+    let world = World::stock("");
+    world.lines(&orders(0..5, "a"));
+    world.run().expect(0);
+    back_up(&world, "backup.db");
+    world.append(&orders(5..9, "a"));
+    world.run().expect(0);
+    let recover = ["ledger", "recover", "--reapply", "--because", "restored", "--json"];
+    let nothing = world.recount(&recover).json();
+    restore(&world, "backup.db");
+    let audit = world.audit().json();
+    vec![
+        ("recount ledger recover", nothing),
+        ("recount audit", audit),
+        ("recount ledger recover", world.recount(&recover).json()),
+    ]
+}
+
+fn of_http() -> Vec<Answer> {
+    let world = World::stock("source = { http = \"/orders\" }");
+    fs::write(world.path("more.ndjson"), orders(0..3, "a").join("\n")).unwrap();
+    let published = world.recount(&["publish", "stock", "--file", "more.ndjson", "--json"]).json();
+    let running = world.start(&["run"]);
+    let headers = [
+        ("content-type", "application/json"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    assert_eq!(running.post("/orders", &headers, &order("h0", "zz", 1)).0, 202);
+    eventually("all are decided", || world.decided() == 4);
+    let shown = world.recount(&["dead-letters", "show", "h0", "--json"]).json();
+    running.terminate();
+    vec![("recount publish", published), ("recount dead-letters show", shown)]
+}
+
+fn of_configs() -> Vec<Answer> {
+    let good = World::new(&config("", &format!("{TABLES}{}", retrying())));
+    let bad = World::new(&config("", &TAKE_FROM_STOCK.replace("rows = 1\n", "")));
+    let refused = World::new(&config("", &TAKE_FROM_STOCK.replace("on_hand - ", "on_hnad - ")));
+    [good, bad, refused]
+        .map(|world| ("recount validate", world.recount(&["validate", "--json"]).json()))
+        .to_vec()
+}
