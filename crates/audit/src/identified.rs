@@ -162,9 +162,12 @@ impl Reading<'_> {
         };
         let is_same = recorded.event_id == source_id
             || recorded.event_id == self.identify.event_id(Some(recorded.config), raw)
-            // An id that was forgotten on request is no longer there; the hash of id and payload is.
+            // An id that was forgotten on request is no longer there; the hash of id and payload is. An event
+            // that killed the process was never decoded: its record has no id, and the hash of the payload alone.
             || (recorded.event_id.is_none()
-                && recorded.payload_hash == payload_hash(source_id.as_deref(), &raw.payload));
+                && [source_id.as_deref(), None]
+                    .iter()
+                    .any(|id| recorded.payload_hash == payload_hash(*id, &raw.payload)));
         if !is_same {
             let (source, ledger) = (told(source_id.as_deref()), told(recorded.event_id.as_deref()));
             let name = self.name(fold, raw.offset, &format!(" (source{source}, ledger{ledger})"));
