@@ -3,7 +3,8 @@
 use crate::harness::{World, config, eventually, order};
 use crate::http_server::{Handler, handler};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn world(handler: &Handler) -> World {
     let apply = format!(
@@ -122,4 +123,41 @@ fn a_batch_sent_again_carries_the_same_idempotency_keys() {
     assert_eq!(keys.len(), 2);
     assert_eq!(keys[0], keys[1]);
     assert!(keys[0].as_str().unwrap().starts_with("stock/"), "{keys:?}");
+}
+
+#[test]
+fn an_event_that_kills_the_process_three_times_while_alone_is_a_dead_letter() {
+    let pid = Arc::new(AtomicU64::new(0));
+    let killed = Arc::new(AtomicU64::new(0));
+    let (victim, kills) = (Arc::clone(&pid), Arc::clone(&killed));
+    let handler = handler(move |_, body| {
+        let events = body["events"].as_array().unwrap();
+        if events.iter().any(|event| event["id"] == "h2") {
+            let raw = i32::try_from(victim.load(Ordering::SeqCst)).unwrap();
+            let process = rustix::process::Pid::from_raw(raw).unwrap();
+            rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+            kills.fetch_add(1, Ordering::SeqCst);
+        }
+        (200, verdicts(body, |_| json!({ "verdict": "applied" })).to_string())
+    });
+    let world = world(&handler);
+    world.lines(&["h0", "h1", "h2", "h3"].map(|id| order(id, "a", 1)));
+    let mut codes = Vec::new();
+    for _ in 0..8 {
+        let mut running = world.start(&["run"]);
+        pid.store(running.child.id().into(), Ordering::SeqCst);
+        let code = running.wait().code;
+        codes.push(code);
+        if code.is_some() {
+            break;
+        }
+    }
+    assert_eq!(
+        world.fates(),
+        ["applied", "applied", "dead-lettered killed_the_process", "applied"],
+        "{codes:?}"
+    );
+    // Once in company, which proves nothing, and three times alone.
+    assert_eq!(killed.load(Ordering::SeqCst), 4, "{codes:?}");
+    world.audit().expect(0);
 }

@@ -16,7 +16,7 @@ fn a_full_ledger_stops_the_flow_which_loses_nothing_and_goes_on_later() {
     let line = |n: u32| {
         format!(
             "{{\"id\":\"f{n}\",\"sku\":\"a\",\"quantity\":1,\"note\":\"{}\"}}",
-            if n % 2 == 0 { &long } else { "short" }
+            if n.is_multiple_of(2) { &long } else { "short" }
         )
     };
     world.lines(&(0..100).map(line).collect::<Vec<_>>());
