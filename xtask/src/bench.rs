@@ -5,12 +5,15 @@ use crate::orders::{self, Expected};
 use crate::program::{self, Finished};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const RATIO_MIN: f64 = 0.7;
 const LEDGER_BYTES_MAX: f64 = 40.0;
+/// So often the example's lines are read where no others are named, for a run long enough to judge by.
+const REPEATS: usize = 24;
 
 /// What to compare with.
 #[derive(clap::Args)]
@@ -30,7 +33,7 @@ struct LoopOptions {
     /// So many runs of each, in turn
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// Order lines, plain or .zst; without it those of the example, which are too few to judge by
+    /// Order lines, plain or .zst; without it those of the example, over and over
     #[arg(long, value_name = "FILE", requires = "stock")]
     orders: Option<PathBuf>,
     /// The stock list, plain or .zst
@@ -110,11 +113,16 @@ struct Bench {
 impl Bench {
     /// Builds both programs, and lays orders and a fresh shop ready.
     fn prepare(orders: Option<PathBuf>, stock: Option<PathBuf>) -> Result<Self> {
-        let orders = Orders::read(orders, stock)?;
-        let (recount, bare_loop) = (program::recount()?, program::build("bare-loop")?);
         let folder = tempfile::tempdir()?;
-        let mut text = orders::open(&orders.path)?;
-        std::io::copy(&mut text, &mut fs::File::create(folder.path().join("orders.ndjson"))?)?;
+        let path = folder.path().join("orders.ndjson");
+        match orders {
+            Some(orders) => {
+                std::io::copy(&mut orders::open(&orders)?, &mut fs::File::create(&path)?)?;
+            }
+            None => fs::write(&path, repeated(&inventory::example().join("orders.ndjson"))?)?,
+        }
+        let orders = Orders::read(Some(path), stock)?;
+        let (recount, bare_loop) = (program::recount()?, program::build("bare-loop")?);
         Ok(Self { orders, folder, bare_loop, recount })
     }
 
@@ -207,6 +215,20 @@ impl Bench {
     }
 }
 
+/// The example's lines, over and over, with ids of their own each time.
+fn repeated(path: &Path) -> Result<String> {
+    const ID: &str = "{\"id\":\"31";
+    let text = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut all = String::with_capacity(text.len() * REPEATS);
+    for round in 0..REPEATS {
+        for line in text.lines() {
+            let rest = line.strip_prefix(ID).with_context(|| format!("does not begin with {ID}: {line}"))?;
+            all.push_str(&format!("{{\"id\":\"{}{rest}\n", 31 + round));
+        }
+    }
+    Ok(all)
+}
+
 fn effects(room: &Recount) -> Result<u64> {
     let connection = crate::shop::open(&room.folder.join("shop.db"))?;
     let rows: i64 = connection.query_row("SELECT count(*) FROM recount_effect", [], |row| row.get(0))?;
@@ -255,6 +277,19 @@ impl Comparison {
         self.pairs.iter().map(|pair| pair.1.peak_rss_bytes).max().unwrap_or(0)
     }
 
+    /// The shares of Recount's threads in its CPU time, largest first.
+    fn thread_shares(&self) -> Vec<(String, f64)> {
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        for (name, seconds) in self.pairs.iter().flat_map(|pair| &pair.1.thread_cpu_seconds) {
+            *sums.entry(name).or_default() += seconds;
+        }
+        let total: f64 = sums.values().sum();
+        let mut shares: Vec<(String, f64)> =
+            sums.iter().map(|(name, sum)| ((*name).to_owned(), sum / total)).collect();
+        shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+        shares
+    }
+
     fn print(&self) {
         let ((bare, recount), (bare_cpu, recount_cpu)) = (self.rates(), self.cpu());
         let what = match self.mode {
@@ -272,6 +307,10 @@ impl Comparison {
         line("bare loop, CPU s", &bare_cpu, 2);
         line("recount run, CPU s", &recount_cpu, 2);
         let more = 1e6 * (median(&recount_cpu) - median(&bare_cpu)) / self.events as f64;
+        let shares = self.thread_shares();
+        let shares: Vec<String> =
+            shares.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)).collect();
+        println!("  its threads: {}", shares.join(", "));
         println!(
             "  recount takes {more:.1} µs of CPU more for an event, and at most {} MiB",
             self.peak_rss_bytes() >> 20
@@ -290,6 +329,7 @@ impl Comparison {
             "recount_events_per_s": of(recount),
             "loop_cpu_seconds": of(bare_cpu),
             "recount_cpu_seconds": of(recount_cpu),
+            "recount_thread_shares": self.thread_shares().into_iter().collect::<BTreeMap<_, _>>(),
             "recount_peak_rss_bytes": self.peak_rss_bytes(),
             "ledger_bytes_per_applied_with_others": self.ledger_bytes_per_applied,
         })

@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The workspace's folder.
@@ -65,6 +67,8 @@ pub struct Finished {
     pub wall: Duration,
     /// User and system time of all its threads; the kernel counts it in hundredths of a second.
     pub cpu_seconds: f64,
+    /// The same by the name of the thread, sampled every 100 ms: the last moments are missing.
+    pub thread_cpu_seconds: BTreeMap<String, f64>,
     /// The high-water mark of its resident memory, sampled every 10 ms.
     pub peak_rss_bytes: u64,
     /// What it wrote.
@@ -107,30 +111,25 @@ pub fn run(command: &mut Command) -> Result<Finished> {
     let begun = Instant::now();
     let mut child = command.spawn().with_context(|| format!("can't start {:?}", command.get_program()))?;
     let process = child.id();
-    let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let done = Arc::new(AtomicBool::new(false));
     let sampler = std::thread::spawn({
-        let (done, peak) = (Arc::clone(&done), Arc::clone(&peak));
-        move || {
-            while !done.load(Ordering::Relaxed) {
-                peak.fetch_max(peak_rss_bytes(process), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
+        let done = Arc::clone(&done);
+        move || sample(process, &done)
     });
     let pid = Pid::from_child(&child);
     // Left unreaped for a moment, so that what it used can still be read.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
     let wall = begun.elapsed();
-    let cpu_seconds = cpu_seconds(process);
+    let cpu_seconds = cpu_seconds(Path::new(&format!("/proc/{process}/stat")));
     done.store(true, Ordering::Relaxed);
     let status = child.wait()?;
-    // It only sleeps and reads a file; it has nothing to panic about.
-    let _ = sampler.join();
+    let Ok((peak_rss_bytes, thread_cpu_seconds)) = sampler.join() else { bail!("the sampler panicked") };
     Ok(Finished {
         status,
         wall,
         cpu_seconds,
-        peak_rss_bytes: peak.load(Ordering::Relaxed),
+        thread_cpu_seconds,
+        peak_rss_bytes,
         stdout: String::from_utf8_lossy(&fs::read(&stdout)?).into_owned(),
         stderr: String::from_utf8_lossy(&fs::read(&stderr)?).into_owned(),
     })
@@ -143,9 +142,40 @@ fn peak_rss_bytes(process: u32) -> u64 {
     line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// Looks at a process until it is done: its peak of memory, and what each thread used.
+fn sample(process: u32, done: &AtomicBool) -> (u64, BTreeMap<String, f64>) {
+    let (mut peak, mut by_thread) = (0, BTreeMap::new());
+    for round in 0.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        peak = peak.max(peak_rss_bytes(process));
+        if round % 10 == 0 {
+            by_thread.extend(threads(process));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut by_name = BTreeMap::new();
+    for (_, (name, seconds)) in by_thread {
+        *by_name.entry(name).or_default() += seconds;
+    }
+    (peak, by_name)
+}
+
+/// Each thread's id, name and CPU seconds so far.
+fn threads(process: u32) -> BTreeMap<OsString, (String, f64)> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    tasks
+        .map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            (task.file_name(), (name.trim().to_owned(), cpu_seconds(&task.path().join("stat"))))
+        })
+        .collect()
+}
+
 /// `utime` and `stime` of proc(5); 0 where they can't be read.
-fn cpu_seconds(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+fn cpu_seconds(stat: &Path) -> f64 {
+    let stat = fs::read_to_string(stat).unwrap_or_default();
     // The program's name stands in parentheses and may hold anything; the numbers follow it.
     let numbers = stat.rsplit(')').next().unwrap_or_default();
     let ticks: u64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
