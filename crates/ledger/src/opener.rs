@@ -72,7 +72,12 @@ impl Opener {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let open = || {
             let connection = self.connect(&self.path(file), flags)?;
-            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;
+            // SQLite stays in the mode it has where it can't change it, and says so without an error. In
+            // write-ahead mode EXTRA is FULL; in the other ones only EXTRA makes a commit durable.
+            connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = EXTRA")?;
+            // What a killed process wrote and did not sync is seen from now on, and others rely on it: the
+            // checkpoint syncs the log first.
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
             Ok(connection)
         };
         open().map_err(failed(file))
@@ -84,7 +89,7 @@ impl Opener {
         let open = || {
             let connection = self.connect(&self.path(file), flags)?;
             connection.execute_batch(
-                "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON",
+                "PRAGMA journal_mode = DELETE; PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON",
             )?;
             Ok(connection)
         };

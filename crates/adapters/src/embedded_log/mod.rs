@@ -153,6 +153,7 @@ impl EmbeddedLog {
 
     fn open_with(path: &Path, settings: LogSettings, threaded: bool) -> Result<Self, LogError> {
         let mut store = store::Store::open(path, settings.vfs.as_deref())?;
+        store.sync_recovered()?;
         let (id, bounds) = (store.id().to_owned(), store.bounds()?);
         let shared = Arc::new(WriterShared {
             appended: watch::Sender::new(bounds.next_offset),

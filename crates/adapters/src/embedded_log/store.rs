@@ -63,13 +63,22 @@ impl Store {
         if found > FORMAT {
             return Err(LogError::TooNew { path: path.display().to_string(), found, known: FORMAT });
         }
-        connection.execute_batch("PRAGMA synchronous = FULL").map_err(unreadable)?;
+        // In write-ahead mode EXTRA is FULL. Where an error of the disk kept the file from changing to it, only
+        // EXTRA makes a commit durable: FULL does not sync the folder after the journal is removed.
+        connection.execute_batch("PRAGMA synchronous = EXTRA").map_err(unreadable)?;
         if found < FORMAT {
             prepare(&connection).map_err(unreadable)?;
         }
         let id =
             connection.query_row("SELECT log_id FROM log_state", [], |row| row.get(0)).map_err(unreadable)?;
         Ok(Self { path: path.to_owned(), vfs: vfs.map(str::to_owned), connection, id })
+    }
+
+    /// Syncs what a killed process wrote and did not sync: it is seen from now on, and positions are decided
+    /// by it.
+    pub(super) fn sync_recovered(&self) -> Result<(), LogError> {
+        let checkpointed = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        checkpointed.map_err(|e| self.unreadable(&e))
     }
 
     pub(super) fn id(&self) -> &str {
