@@ -8,7 +8,8 @@ use crate::scan::{batch_block, batch_row, block_failed};
 use crate::shelf::{CATALOG, Corrections, Segment, Shelf};
 use crate::store::{LedgerError, RecentEvent};
 use crate::stripe::{Stripe, StripeBatches, Texts, read_stripe, sealed_block, stripes};
-use recount_model::{Decision, KeptBody};
+use recount_model::reason::{DUPLICATE, ID_REUSED};
+use recount_model::{Decision, Fate, KeptBody};
 use rusqlite::{Connection, params};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -211,12 +212,14 @@ impl Recent<'_> {
         if self.is_full() || (is_corrected && !self.seen.insert(offset)) {
             return;
         }
-        if let Some(id) = block.id(index) {
+        let Some(id) = block.id(index) else { return };
+        let fate = rows.fate(index);
+        if !is_a_repetition(&fate) {
             self.found.push(RecentEvent {
                 offset,
                 event_id: id.into(),
                 payload_hash: block.hash(index),
-                dead_lettered: is_dead_letter(&rows.fate(index)),
+                dead_lettered: is_dead_letter(&fate),
             });
         }
     }
@@ -237,6 +240,11 @@ impl Recent<'_> {
         places.into_iter().for_each(|(_, nth, index)| self.add_one(&blocks[nth], &rows[nth], index));
         Ok(())
     }
+}
+
+/// Whether the event was refused since its id is an earlier event's: it says nothing of that one.
+fn is_a_repetition(fate: &Fate) -> bool {
+    fate.reason().is_some_and(|reason| reason.code == DUPLICATE || reason.code == ID_REUSED)
 }
 
 /// The ordinal and seq of the batch of a segment that decided the offset: the one with `corrected` as its seq,

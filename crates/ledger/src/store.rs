@@ -157,7 +157,8 @@ pub trait LedgerStore: Send {
     /// The current decision at an offset, with the seq of its batch.
     fn current(&mut self, at: &PartitionId, offset: u64) -> Result<Option<(u64, Decision)>, LedgerError>;
 
-    /// The last `events_max` decided events of a partition that have an id, newest first.
+    /// The last `events_max` decided events of a partition that have an id of their own, newest first:
+    /// without those that were refused as `duplicate` or `id_reused`.
     fn recent(&mut self, at: &PartitionId, events_max: usize) -> Result<Vec<RecentEvent>, LedgerError>;
 
     /// Appends to the journal and returns the entry's ordinal.
