@@ -6,7 +6,7 @@ use crate::effect::{Effect, EffectFault, Taken};
 use crate::plan::Progress;
 use crate::probe::Guards;
 use recount_ledger::{EncodedBatch, LedgerError, Mark};
-use recount_model::{GapKind, PartitionId, ReasonCode, reason};
+use recount_model::{GapKind, OffsetSet, PartitionId, ReasonCode, reason};
 use std::sync::Arc;
 
 /// Why a partition can't go on. The flow stops and says so.
@@ -74,7 +74,7 @@ pub struct Started {
     /// Where it stands.
     pub progress: Progress,
     /// Positions consumed without a record, to be recorded as such by the first batch (`--adopt`).
-    pub unrecorded: Option<(u64, u64)>,
+    pub unrecorded: OffsetSet,
     /// Batches that were committed and now stand in the ledger too.
     pub redone_batches: u64,
 }
@@ -105,12 +105,18 @@ pub async fn start(
         return Err(StartError::Stop(rolled_back(at, 0, 0, mark)));
     }
     let taken = effect.take(at, &ledger_id).await?;
+    // Asked again now that nobody else can commit: another owner may have gone on since.
+    let mark = {
+        let at = at.clone();
+        book.with(move |store| store.mark(&at)).await?
+    };
     let ledger_seq = mark.as_ref().map_or(0, |m| m.seq);
     if let Some(mark) = mark.as_ref().filter(|m| m.seq > taken.seq) {
+        refuse_if_lost(at, effect, &taken).await?;
         return Err(StartError::Stop(rolled_back(at, taken.seq, taken.next_offset, mark)));
     }
     let progress = Progress { next_offset: taken.next_offset, decided_above: taken.decided_above.clone() };
-    let mut started = Started { taken, progress, unrecorded: None, redone_batches: 0 };
+    let mut started = Started { taken, progress, unrecorded: OffsetSet::new(), redone_batches: 0 };
     if started.taken.seq > ledger_seq {
         redo(at, effect, book, mark, options, guards, &mut started).await?;
     }
@@ -159,7 +165,8 @@ async fn redo(
         }
         return Ok(());
     }
-    let from = mark.map_or(0, |m| m.next_offset);
+    refuse_if_lost(at, effect, &started.taken).await?;
+    let from = mark.as_ref().map_or(0, |m| m.next_offset);
     let to = started.taken.next_offset;
     if !options.adopt {
         let sentence = format!(
@@ -172,6 +179,34 @@ async fn redo(
         );
         return Err(StartError::Stop(Stop::new(reason::POSITIONS_UNRECORDED, sentence)));
     }
-    started.unrecorded = Some((from, to));
+    started.unrecorded = decided_only_by(&started.taken, mark.as_ref());
+    if let Some(mark) = mark.filter(|_| started.unrecorded.is_empty()) {
+        // The lost batches decided no position for the first time: the row goes back to the ledger's seq.
+        let id = book.with(|store| Ok(store.id())).await?;
+        effect.reset(at, &id, mark.seq, mark.next_offset, &mark.decided_above).await?;
+        started.taken = effect.take(at, &id).await?;
+    }
     Ok(())
+}
+
+/// A process that hung since it took the partition may find what another one did meanwhile: that says nothing
+/// of the ledger or the database.
+async fn refuse_if_lost(at: &PartitionId, effect: &dyn Effect, taken: &Taken) -> Result<(), StartError> {
+    match effect.peek(at).await? {
+        Some(now) if now.epoch == taken.epoch => Ok(()),
+        _ => Err(EffectFault::NotMine.into()),
+    }
+}
+
+/// What the arbiter's row calls decided and the ledger doesn't. Neither is a plain prefix where keys are held.
+fn decided_only_by(taken: &Taken, mark: Option<&Mark>) -> OffsetSet {
+    let mut only = taken.decided_above.clone();
+    only.insert_range(0, taken.next_offset);
+    if let Some(mark) = mark {
+        only.remove_range(0, mark.next_offset);
+        for (from, to) in mark.decided_above.ranges() {
+            only.remove_range(*from, *to);
+        }
+    }
+    only
 }

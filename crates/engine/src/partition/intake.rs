@@ -8,7 +8,7 @@ use crate::plan::{Judged, Underway};
 use crate::source::Delivery;
 use crate::start::{Stop, ledger_stop};
 use recount_checks::Refused;
-use recount_model::{Meta, PartitionId, Timestamp, Verdict, reason};
+use recount_model::{Decision, Meta, PartitionId, Timestamp, Verdict, reason};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -32,6 +32,10 @@ impl PartitionLoop {
                 continue;
             }
             let offset = delivery.offset;
+            if self.deliveries.contains_key(&offset) {
+                // It is under way or held already; the first delivery of it will be settled.
+                continue;
+            }
             match judged {
                 Some(judged) => {
                     let underway = self.checking.underway(&delivery, judged);
@@ -67,14 +71,16 @@ impl PartitionLoop {
 
     /// Where an event goes: into the batch, or behind its key.
     fn place(&mut self, mut underway: Underway) -> Option<Underway> {
-        let until = match self.look_for_duplicate(&mut underway) {
+        let key = hold_key(&underway);
+        let waits = self.hold.holds(&key);
+        let until = match self.look_for_duplicate(&mut underway, waits) {
             Some(until) => until,
             None => match &underway.judged {
-                Judged::Passed(_) if self.hold.holds(&hold_key(&underway)) => Until::Due(Instant::now()),
+                Judged::Passed(_) if waits => Until::Due(Instant::now()),
                 _ => return Some(underway),
             },
         };
-        self.hold.push_behind(hold_key(&underway), underway, until);
+        self.hold.push_behind(key, underway, until);
         None
     }
 
@@ -87,7 +93,7 @@ impl PartitionLoop {
             let key = hold_key(&underway);
             if let Some((waiting, _)) = back.get_mut(&key) {
                 waiting.push(underway);
-            } else if let Some(until) = self.look_for_duplicate(&mut underway) {
+            } else if let Some(until) = self.look_for_duplicate(&mut underway, false) {
                 back.insert(key, (vec![underway], until));
             } else {
                 batch.push(underway);
@@ -99,8 +105,10 @@ impl PartitionLoop {
         batch
     }
 
-    /// Judges a repeated id; gives until when the event must wait if the first is still open.
-    fn look_for_duplicate(&mut self, underway: &mut Underway) -> Option<Until> {
+    /// Judges a repeated id; gives until when the event must wait if the first is still open. One that `waits`
+    /// behind its key anyhow does not yet take a dead letter's place: an earlier one before it in the queue
+    /// would wait for it, and it behind that one, for ever.
+    fn look_for_duplicate(&mut self, underway: &mut Underway, waits: bool) -> Option<Until> {
         let id = underway.meta().id.clone()?;
         let offset = underway.offset;
         let open = First { offset, payload_hash: underway.payload_hash(), fate: FirstFate::Open };
@@ -120,6 +128,7 @@ impl PartitionLoop {
                     serde_json::json!({ "first": self.at.position(first.offset).to_string() }).to_string(),
                 );
             }
+            Seen::OfDeadLetter(_) if waits && matches!(underway.judged, Judged::Passed(_)) => {}
             Seen::OfDeadLetter(first) => {
                 underway.linked_to = Some(first.offset);
                 self.window.put(&id, open);
@@ -144,6 +153,22 @@ impl PartitionLoop {
         if self.shared.spec.id_is_secret { "the id" } else { id }
     }
 
+    /// Whether a delivery is the event of this decision: first by the id that was recorded, which may be
+    /// none although the event has one, then by the id as it is found now.
+    fn is_same(
+        &self,
+        decision: &Decision,
+        delivery: &Delivery,
+        judged: Option<Judged>,
+        taken_at: Timestamp,
+    ) -> bool {
+        let recorded = recount_checks::payload_hash(decision.event_id.as_deref(), &delivery.payload);
+        recorded == decision.payload_hash || {
+            let judged = judged.unwrap_or_else(|| self.checking.check(delivery, taken_at));
+            self.checking.underway(delivery, judged).payload_hash() == decision.payload_hash
+        }
+    }
+
     async fn compare_redelivered(
         &mut self,
         delivery: Delivery,
@@ -151,13 +176,13 @@ impl PartitionLoop {
         taken_at: Timestamp,
     ) -> Result<(), Exit> {
         let offset = delivery.offset;
+        // What was committed a moment ago may not be in the ledger yet, and must be before it is settled.
+        self.wait_for_ledger(0).await?;
         if self.shared.guards.payload_compare {
-            let judged = judged.unwrap_or_else(|| self.checking.check(&delivery, taken_at));
-            let found = self.checking.underway(&delivery, judged).payload_hash();
             let at = self.at.clone();
             let known = self.shared.book.with(move |store| store.current(&at, offset)).await;
             let known = known.map_err(|error| Exit::from(ledger_stop(&error)))?;
-            if known.is_some_and(|(_, decision)| decision.payload_hash != found) {
+            if known.is_some_and(|(_, decision)| !self.is_same(&decision, &delivery, judged, taken_at)) {
                 let sentence = format!(
                     "{}/{offset} was decided for another event: the source's position was used again. Nothing of it is \
                      acknowledged. Look at it with: recount story {}/{offset}; if the source was made anew, read it as a \

@@ -13,7 +13,7 @@ use crate::flow::FlowShared;
 use crate::hold::Hold;
 use crate::plan::{Progress, Underway};
 use crate::probe::Step;
-use crate::source::{Delivery, Source, SourceError, SourcePartition};
+use crate::source::{Delivery, Source, SourceError, SourcePartition, SourceReader};
 use crate::start::{StartError, Stop, ledger_stop, start};
 use recount_ledger::LedgerError;
 use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, reason};
@@ -159,13 +159,38 @@ impl PartitionLoop {
             at,
             shared,
         };
-        if let Some((from, to)) = started.unrecorded {
+        let adopted = started.unrecorded.ranges().iter().map(|&(from, to)| {
             let cause = "the ledger was lost; adopted by an operator".to_owned();
-            let gap = Gap { from, to, kind: GapKind::Unrecorded, cause };
-            partition.run_batch(Vec::new(), vec![gap], partition.shared.clock.now()).await?;
-            partition.wait_for_ledger(0).await?;
-        }
+            Gap { from, to, kind: GapKind::Unrecorded, cause }
+        });
+        let adopted: Vec<Gap> = adopted.collect();
+        partition.run_batch(Vec::new(), adopted, partition.shared.clock.now()).await?;
+        partition.wait_for_ledger(0).await?;
         Ok(partition)
+    }
+
+    /// Opens the source where our own record says; one that is away is asked again and again.
+    async fn open(
+        &mut self,
+        source: &dyn Source,
+        place: &SourcePartition,
+    ) -> Result<Box<dyn SourceReader>, Exit> {
+        let spec = Arc::clone(&self.shared.spec);
+        let mut wait_ms = spec.away_backoff_first_ms;
+        loop {
+            match source.open(place, self.progress.next_offset).await {
+                Ok(reader) => return Ok(reader),
+                Err(SourceError::Away(why)) => {
+                    tracing::warn!(target: "recount::flow", flow = %self.at.flow, partition = %self.at.partition,
+                        "the source is away, tries again in {wait_ms} ms: {why}");
+                }
+                Err(error) => return Err(source_stop(&self.at, error).into()),
+            }
+            if self.shared.wait_or_shutdown(wait_ms).await {
+                return Err(Exit::ShutDown);
+            }
+            wait_ms = (wait_ms * 2).min(spec.away_backoff_max_ms);
+        }
     }
 
     async fn run(
@@ -174,9 +199,9 @@ impl PartitionLoop {
         place: &SourcePartition,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Exit {
-        let reader = match source.open(place, self.progress.next_offset).await {
+        let reader = match self.open(source, place).await {
             Ok(reader) => reader,
-            Err(error) => return source_stop(&self.at, error).into(),
+            Err(exit) => return exit,
         };
         let limits = self.shared.spec.take;
         let settings = FeedSettings {
