@@ -26,8 +26,12 @@ use tokio::time::Instant;
 
 /// How often the driver looks, in virtual time.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Nobody is asked to stop before this: what a start finds must show.
+const START_MAX: Duration = Duration::from_millis(300);
 /// A life that takes longer, in virtual time, hangs.
 const LIFE_MAX: Duration = Duration::from_secs(600);
+/// How often somebody looks after keys that stay held.
+const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(2);
 /// Events that are published together.
 const PUBLISHED_TOGETHER: u64 = 40;
 
@@ -203,6 +207,7 @@ impl<'s> Life<'s> {
     pub async fn run(&mut self) -> LifeEnd {
         let began = Instant::now();
         let mut acts = self.plan.acts.iter().copied().peekable();
+        let mut next_look_of_operator = OPERATOR_LOOKS_EVERY;
         loop {
             if self.world().is_broken() {
                 return LifeEnd::GaveUp;
@@ -218,7 +223,16 @@ impl<'s> Life<'s> {
                 return self.ended().await;
             }
             if began.elapsed() > LIFE_MAX {
-                self.world().violated("nothing moved for ten minutes: an event neither decided nor held");
+                let stats = self.main().handle.stats();
+                let marks = self.world().lock().next_offset.clone();
+                self.world().violated(format!(
+                    "not at an end after ten minutes: decided up to {:?}, open {:?}, held {:?}, paused {:?}, away {:?}",
+                    marks.values().collect::<Vec<_>>(),
+                    stats.open,
+                    stats.held,
+                    stats.paused,
+                    stats.away
+                ));
                 return LifeEnd::GaveUp;
             }
             while let Some((_, act)) = acts.next_if(|(at, _)| Duration::from_millis(*at) <= began.elapsed()) {
@@ -226,8 +240,13 @@ impl<'s> Life<'s> {
                     return LifeEnd::NotOpened(why);
                 }
             }
+            if began.elapsed() >= next_look_of_operator {
+                next_look_of_operator += OPERATOR_LOOKS_EVERY;
+                self.let_held_keys_go_on().await;
+            }
             self.publish().await;
-            if acts.peek().is_none() && self.is_everything_decided() && !self.is_asked_to_stop {
+            let has_started = began.elapsed() >= START_MAX;
+            if has_started && acts.peek().is_none() && self.is_everything_decided() && !self.is_asked_to_stop {
                 self.act_shut_down();
             }
             let until = acts.peek().map_or(LOOK_EVERY, |(at, _)| {
@@ -334,7 +353,6 @@ impl<'s> Life<'s> {
             Act::Thaw => {
                 self.instances[0].freeze.send_replace(false);
             }
-            Act::Resume => self.main().handle.resume("the simulator", "the cause is gone").await,
             other => self.mend(other).await,
         }
         Ok(())
@@ -342,6 +360,13 @@ impl<'s> Life<'s> {
 
     fn recorded(&self) -> Option<SourceId> {
         self.main().log.as_ref().map(EmbeddedLog::source_id)
+    }
+
+    async fn let_held_keys_go_on(&self) {
+        let handle = &self.main().handle;
+        if handle.stats().held.values().any(|held| *held > 0) {
+            handle.resume("the simulator", "somebody looked at what stays held").await;
+        }
     }
 
     fn act_shut_down(&mut self) {
@@ -387,7 +412,6 @@ fn act_number(act: Act) -> u64 {
         Act::ShowTable => 5,
         Act::Freeze => 6,
         Act::Thaw => 8,
-        Act::Resume => 9,
     }
 }
 

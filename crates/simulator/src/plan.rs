@@ -26,8 +26,6 @@ pub enum Act {
     Freeze,
     /// … and then it wakes.
     Thaw,
-    /// An operator resumes keys that stay held.
-    Resume,
 }
 
 /// What was done to the world between two lives.
@@ -122,8 +120,16 @@ impl LifePlan {
             82..=85 => Self { before: Before::RestoreEffects, ..Self::named("database restored") },
             86..=88 => Self { before: Before::RestoreLedger, ..Self::named("ledger restored") },
             89..=90 => Self { before: Before::RestoreBoth, ..Self::named("database and ledger restored") },
-            91..=92 if has_log => Self { before: Before::RestoreLog, ..Self::named("log restored") },
-            93..=94 if has_log => Self { before: Before::NewLog, ..Self::named("source made anew") },
+            91..=92 if has_log => Self {
+                before: Before::RestoreLog,
+                acts: vec![(500, Act::ShutDown)],
+                ..Self::named("log restored")
+            },
+            93..=94 if has_log => Self {
+                before: Before::NewLog,
+                acts: vec![(500, Act::ShutDown)],
+                ..Self::named("source made anew")
+            },
             91..=96 => Self { reuses_positions: true, ..Self::named("position used again") },
             _ => Self { acts: vec![(rng.below(300), Act::ShutDown)], ..Self::named("shut down") },
         };
@@ -138,7 +144,7 @@ impl LifePlan {
         for _ in 0..rng.between(1, 3) {
             self.acts.push((rng.below(200), Act::CloseShelf(rng.below(ARTICLES))));
         }
-        self.acts.push((rng.between(100, 1500), Act::OpenShelves));
+        self.acts.push((rng.between(200, 1500), Act::OpenShelves));
     }
 
     /// Whether a process may die in it.

@@ -4,7 +4,7 @@ use crate::life::{Life, LifeEnd, Scene, somebody_else};
 use crate::mend::{Mend, Recovery, recover};
 use crate::observe::{Standing, read_books, read_rows, standing};
 use crate::options::Options;
-use crate::plan::{Before, LifePlan};
+use crate::plan::{Act, Before, LifePlan};
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
@@ -176,15 +176,11 @@ impl Run {
     /// What is done to the disks before; gives the log's image that is to come back afterwards.
     fn prepare(&mut self, plan: &mut LifePlan) -> Option<DiskImage> {
         let world = Arc::clone(self.world());
-        let Some(images) = self.images.as_ref().filter(|_| plan.before != Before::Nothing) else {
-            if plan.before != Before::NewLog {
-                plan.before = Before::Nothing;
-                return None;
-            }
-            let later = world.files.image("log");
-            world.files.restore("log", &DiskImage::default());
-            world.count("source made anew");
-            return later;
+        let is_known = !world.lock().history.is_empty();
+        let images = self.images.as_ref().filter(|_| is_known);
+        let Some(images) = images.filter(|_| plan.before != Before::Nothing) else {
+            plan.before = Before::Nothing;
+            return None;
         };
         if let Ok(Some(books)) = read_books(&world)
             && let Err(broken) = check_history(&world, &books)
@@ -340,6 +336,8 @@ impl Run {
             "positions_unrecorded" => expected.as_ref().is_some_and(|s| !s.unrecorded.is_empty()),
             "source_changed" => matches!(plan.before, Before::NewLog | Before::RestoreLog),
             "position_reused" => plan.reuses_positions,
+            // One that was frozen before it took a partition takes it when it wakes.
+            "partition_taken" => plan.acts.iter().any(|(_, act)| *act == Act::Freeze),
             "ledger_full" => !plan.faults.is_empty(),
             _ => false,
         };

@@ -146,6 +146,7 @@ pub fn publish(partition: usize, events: u64, has_blanks: bool, rng: &mut Rng) -
         let item = match kind {
             Kind::Duplicate(of) => duplicate_of(&items, of),
             Kind::IdReused(of) => match items[of as usize].id.clone() {
+                _ if items[of as usize].kind == Kind::Blank => Item::new(partition, offset, Kind::Order, rng),
                 None => Item::new(partition, offset, Kind::Order, rng),
                 Some(id) => {
                     let mut item = Item::new(partition, offset, kind, rng);
@@ -169,9 +170,12 @@ fn duplicate_of(items: &[Item], of: u64) -> Item {
     }
 }
 
-/// Whether an event of this kind may come to this fate. `first` gives the kind and fate of an earlier event.
-pub fn may_become(kind: Kind, fate: &Fate, first: &dyn Fn(u64) -> Option<(Kind, Fate)>) -> bool {
-    let code = fate.reason().map_or("", |reason| reason.code.as_str());
+/// What became of an earlier event: its kind, and its fate unless its record was lost.
+pub type First<'f> = &'f dyn Fn(u64) -> (Kind, Option<Fate>);
+
+/// Whether an event of this kind may come to this fate. `first` tells of an earlier event.
+pub fn may_become(kind: Kind, fate: &Fate, first: First<'_>) -> bool {
+    let code = code_of(fate);
     if matches!((fate.word(), code), ("dead-lettered", "killed_the_process") | ("skipped", "accepted")) {
         return true;
     }
@@ -183,17 +187,28 @@ pub fn may_become(kind: Kind, fate: &Fate, first: &dyn Fn(u64) -> Option<(Kind, 
         Kind::UnknownArticle => code == "unknown_article",
         Kind::BadBytes => code == "decode_failed",
         Kind::NoId => code == "no_id",
-        Kind::IdReused(_) => code == "id_reused",
-        Kind::Duplicate(of) => match first(of) {
-            _ if code == "duplicate" => true,
-            Some((kind, Fate::DeadLettered(_))) => may_become(kind, fate, first),
-            Some((kind @ (Kind::BadBytes | Kind::NoId | Kind::IdReused(_)), _)) => {
-                may_become(kind, fate, first)
-            }
-            _ => false,
-        },
+        Kind::IdReused(of) => {
+            let (_, first_fate) = first(of);
+            code == "id_reused" || (is_unknown(first_fate.as_ref()) && may_become(Kind::Order, fate, first))
+        }
+        Kind::Duplicate(of) => {
+            let (first_kind, first_fate) = first(of);
+            let is_processed = matches!(first_kind, Kind::BadBytes | Kind::NoId | Kind::IdReused(_))
+                || is_unknown(first_fate.as_ref())
+                || matches!(first_fate, Some(Fate::DeadLettered(_)));
+            code == "duplicate" || (is_processed && may_become(first_kind, fate, first))
+        }
         Kind::Blank => false,
     }
+}
+
+fn code_of(fate: &Fate) -> &str {
+    fate.reason().map_or("", |reason| reason.code.as_str())
+}
+
+/// Nothing is known of the id of an event that killed the process, or whose record was lost.
+fn is_unknown(fate: Option<&Fate>) -> bool {
+    fate.is_none_or(|fate| code_of(fate) == "killed_the_process")
 }
 
 /// The name of the flow of every simulation.

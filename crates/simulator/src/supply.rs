@@ -1,6 +1,7 @@
 //! Sources: one in memory with several partitions, and a layer over any source that hands positions out
 //! again, as brokers do, and looks at what is settled.
 
+use crate::observe::read_books;
 use crate::scene::Kind;
 use crate::watched::Fate;
 use crate::world::World;
@@ -219,10 +220,16 @@ impl WatchedReader {
                 self.at
             ));
         }
-        let (is_recorded, was_given_up) = {
+        let position = (self.at.clone(), offset);
+        let (mut is_recorded, was_given_up) = {
             let inner = world.lock();
-            (inner.recorded.contains(&(self.at.clone(), offset)), inner.has_adopted)
+            (inner.recorded.contains(&position), inner.has_adopted)
         };
+        if !is_recorded && let Ok(Some(books)) = read_books(world) {
+            // A process that died before it heard of it may have written it all the same.
+            world.learn(&books);
+            is_recorded = world.lock().recorded.contains(&position);
+        }
         if !is_recorded && !(was_given_up && offset < self.asked_for) {
             world.violated(format!("I1: {}/{offset} was settled before the ledger had its decision", self.at));
         }

@@ -154,11 +154,22 @@ impl Verifying<'_> {
         let decision = &stored.decision;
         let told = || format!("partition {partition}, offset {} ({:?})", decision.offset, item.kind);
         let first = |offset: u64| {
-            let item = self.world.items[partition].get(offset as usize)?;
-            Some((item.kind, self.current.get(&(partition, offset))?.decision.fate.clone()))
+            let kind = self.world.items[partition][offset as usize].kind;
+            (kind, self.current.get(&(partition, offset)).map(|stored| stored.decision.fate.clone()))
         };
         if !scene::may_become(item.kind, &decision.fate, &first) {
-            return Err(format!("{} became {}, which it can't", told(), decision.fate));
+            let id = decision.event_id.as_deref();
+            let others = self.books.decisions.iter().filter(|other| other.decision.event_id.as_deref() == id);
+            let others = others.map(|other| {
+                let (seq, offset) = (other.header.seq, other.decision.offset);
+                format!("batch {seq}: {offset} {}", other.decision.fate)
+            });
+            return Err(format!(
+                "{} became {}, which it can't; decisions of its id: {}",
+                told(),
+                decision.fate,
+                others.collect::<Vec<_>>().join(", ")
+            ));
         }
         let was_killed = decision.fate.reason().is_some_and(|r| r.code.as_str() == "killed_the_process");
         let id = if was_killed { decision.event_id.as_deref() } else { item.id.as_deref() };
