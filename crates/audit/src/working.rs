@@ -35,7 +35,11 @@ impl InputFold {
     }
 
     pub fn add(&mut self, batch: &StoredBatch) {
-        for run in batch.runs.iter().filter(|run| !run.correction) {
+        for run in &batch.runs {
+            if run.correction && run.fate != Fate::Applied {
+                // Still not applied: it was counted when it came in.
+                continue;
+            }
             self.last_taken_at = self.last_taken_at.max(Some(batch.header.taken_at));
             let applied = match &run.fate {
                 Fate::Applied => true,

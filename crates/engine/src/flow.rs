@@ -4,7 +4,9 @@ use crate::book::Book;
 use crate::clock::Clock;
 use crate::effect::Effect;
 use crate::gate::{Gate, Tripped};
-use crate::partition::{Command, Exit, ReplayBatch, ReplayEvent, ReplayReceipt, partition_id, replay_alone, run};
+use crate::partition::{
+    Command, Exit, ReplayBatch, ReplayEvent, ReplayReceipt, partition_id, replay_alone, run,
+};
 use crate::probe::{Guards, Probe};
 use crate::source::{Source, SourceError, SourcePartition};
 use crate::spec::{BreakerAction, FlowSpec};

@@ -1,6 +1,6 @@
 //! Counters of a running flow, for metrics and status. The books never come from here.
 
-use recount_model::{BatchRecord, ReasonCode};
+use recount_model::{BatchRecord, ReasonCode, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,8 @@ pub struct FlowCounts {
     pub lost_positions: u64,
     /// Taken from the source and not decided yet, by partition.
     pub open: BTreeMap<String, u64>,
+    /// When the oldest of these was taken, by partition.
+    pub oldest_open: BTreeMap<String, Timestamp>,
     /// Waiting behind a held key, by partition.
     pub held: BTreeMap<String, u64>,
     /// Known to exist beyond what was taken, by partition.

@@ -141,6 +141,13 @@ fn gauges(out: &mut Text, flows: &[FlowMetrics<'_>]) {
             out.sample(name, &[("flow", flow.name())], value(&flow.counts));
         }
     }
+    let now_ms = crate::wiring::now().0;
+    out.family("recount_oldest_open_age_seconds", "gauge", "How long ago the oldest open event was taken.");
+    for flow in flows {
+        let oldest = flow.counts.oldest_open.values().min();
+        let age_s = oldest.map_or(0, |taken_at| (now_ms - taken_at.0).max(0) / 1000);
+        out.sample("recount_oldest_open_age_seconds", &[("flow", flow.name())], age_s);
+    }
     out.family("recount_backlog_events", "gauge", "Known to exist beyond what was taken.");
     for flow in flows {
         out.sample("recount_backlog_events", &[("flow", flow.name())], sum(&flow.counts.backlog));

@@ -7,7 +7,6 @@ use crate::effect::{Committed, Conclusion, EffectBatch, EffectFault, Outcome};
 use crate::hold::Until;
 use crate::plan::{Judged, Plan, Progress, Underway};
 use crate::probe::Step;
-use crate::source::Delivery;
 use crate::start::{Stop, ledger_stop};
 use recount_ledger::{EncodedBatch, LedgerError};
 use recount_model::batch::Attempt;
@@ -210,8 +209,10 @@ impl PartitionLoop {
 
     fn settle(&mut self, record: &BatchRecord) {
         let durable = record.decisions.iter().filter(|d| d.corrects.is_none());
-        let settled: Vec<_> =
-            durable.filter_map(|d| self.deliveries.remove(&d.offset)).map(Delivery::settle).collect();
+        let settled: Vec<_> = durable
+            .filter_map(|d| self.deliveries.remove(&d.offset))
+            .map(|open| open.delivery.settle())
+            .collect();
         if let Some(settler) = &self.settler {
             settler.settle(settled);
         }

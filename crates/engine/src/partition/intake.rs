@@ -1,6 +1,6 @@
 //! What a batch from the source becomes: redelivered, duplicate, behind its key, or in the next batch.
 
-use super::{Exit, HoldKey, PartitionLoop, hold_key};
+use super::{Exit, HoldKey, Open, PartitionLoop, hold_key};
 use crate::duplicates::{First, FirstFate, Seen};
 use crate::feed::{Fed, FedEvent};
 use crate::hold::Until;
@@ -39,7 +39,7 @@ impl PartitionLoop {
             match judged {
                 Some(judged) => {
                     let underway = self.checking.underway(&delivery, judged);
-                    self.deliveries.insert(offset, delivery);
+                    self.deliveries.insert(offset, Open { delivery, taken_at });
                     batch.extend(self.place(underway));
                 }
                 None => self.go_alone(delivery, taken_at).await?,
@@ -64,7 +64,7 @@ impl PartitionLoop {
             self.checking.check(&delivery, taken_at)
         };
         let underway = self.checking.underway(&delivery, judged);
-        self.deliveries.insert(offset, delivery);
+        self.deliveries.insert(offset, Open { delivery, taken_at });
         let batch = self.place(underway).into_iter().collect();
         self.run_batch(batch, Vec::new(), taken_at).await
     }

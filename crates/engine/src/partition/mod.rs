@@ -16,7 +16,7 @@ use crate::probe::Step;
 use crate::source::{Delivery, Source, SourceError, SourcePartition, SourceReader};
 use crate::start::{StartError, Stop, ledger_stop, start};
 use recount_ledger::LedgerError;
-use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, reason};
+use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, Timestamp, reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -68,6 +68,12 @@ enum HoldKey {
     Offset(u64),
 }
 
+/// A delivery that was taken and not settled yet.
+struct Open {
+    delivery: Delivery,
+    taken_at: Timestamp,
+}
+
 struct InLedger {
     record: Arc<BatchRecord>,
     pending: Pending,
@@ -83,7 +89,7 @@ pub(crate) struct PartitionLoop {
     hold: Hold<HoldKey, Underway>,
     window: DuplicateWindow,
     /// Taken and not settled yet, by offset.
-    deliveries: BTreeMap<u64, Delivery>,
+    deliveries: BTreeMap<u64, Open>,
     settler: Option<Settler>,
     in_ledger: VecDeque<InLedger>,
     ledger_has_seq: u64,
@@ -333,18 +339,26 @@ impl PartitionLoop {
     fn update_stats(&self) {
         let partition = self.at.partition.to_string();
         let (open, held) = (self.deliveries.len() as u64, self.hold.events() as u64);
+        // Deliveries come in order, so the lowest offset was taken first.
+        let oldest_open = self.deliveries.first_key_value().map(|(_, open)| open.taken_at);
         self.shared.stats.update(|counts| {
             counts.open.insert(partition.clone(), open);
-            counts.held.insert(partition, held);
+            counts.held.insert(partition.clone(), held);
+            match oldest_open {
+                Some(taken_at) => counts.oldest_open.insert(partition, taken_at),
+                None => counts.oldest_open.remove(&partition),
+            };
         });
     }
 }
+
 fn hold_key(underway: &Underway) -> HoldKey {
     match &underway.meta().key {
         Some(key) => HoldKey::Key(key.clone()),
         None => HoldKey::Offset(underway.offset),
     }
 }
+
 fn source_stop(at: &PartitionId, error: SourceError) -> Stop {
     Stop::new(reason::SOURCE_CHANGED, format!("{at}: {error}"))
 }
