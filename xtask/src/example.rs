@@ -115,15 +115,10 @@ fn report(recount: &Recount, orders: &Orders, run: &Finished, faults: &[String],
         run.peak_rss_bytes >> 20,
         recount.folder.display()
     );
-    if let Some(order) =
-        orders.lines.iter().zip(&orders.account.fates).find(|(_, fate)| **fate != Expected::Applied)
-    {
-        println!(
-            "look closer: cd {} && {} story {}",
-            recount.folder.display(),
-            recount.binary.display(),
-            order.0.sku
-        );
+    let refused = orders.account.fates.iter().position(|fate| *fate == Expected::InsufficientStock);
+    if let Some(order) = refused.and_then(|line| orders.lines.get(line)) {
+        let (folder, binary) = (recount.folder.display(), recount.binary.display());
+        println!("look closer: cd {folder} && {binary} story {}", order.sku);
     }
     for fault in faults {
         println!("wrong: {fault}");

@@ -1,3 +1,5 @@
+//! The packed block: round trips, and a decoder written from the documented layout.
+
 use crate::data::{NOON, batch, partition};
 use crate::independent;
 use proptest::collection::vec;

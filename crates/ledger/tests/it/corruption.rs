@@ -1,3 +1,5 @@
+//! What was damaged on disk is named, never passed over.
+
 use crate::data::{NOON, batch, encoded, open, partition, settings};
 use recount_ledger::{
     DecisionFilter, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore, SqliteLedger,

@@ -1,3 +1,5 @@
+//! A writer that is killed loses nothing that it acknowledged.
+
 use crate::data::{NOON, all_of, batch, decisions, encoded, open, partition};
 use recount_ledger::{DecisionFilter, LedgerRead, LedgerReader, LedgerStore};
 use recount_model::Timestamp;

@@ -1,3 +1,5 @@
+//! NDJSON and CSV of decisions.
+
 use crate::data::{NOON, batch, encoded, open, partition};
 use recount_ledger::{DecisionFilter, ExportFormat, LedgerReader, LedgerStore, export};
 use recount_model::Timestamp;

@@ -1,3 +1,5 @@
+//! Forgetting a key leaves no trace of it, and keeps the verdicts.
+
 use crate::data::{NOON, batch, body, decisions, encoded, partition, settings, usual};
 use recount_ledger::{
     DecisionFilter, Forgotten, LedgerRead, LedgerReader, LedgerSettings, LedgerStore, SqliteLedger,

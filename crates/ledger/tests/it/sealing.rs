@@ -1,3 +1,5 @@
+//! Sealed and dropped segments, and what stays of them.
+
 use crate::data::{
     NOON, all_of, applied, batch, body, correction, dead, decisions, encoded, offsets, open, partition,
     settings, usual,

@@ -1,3 +1,5 @@
+//! What was appended is found again by every question.
+
 use crate::data::{
     NOON, all_of, applied, batch, body, code, correction, decisions, encoded, offsets, open, partition,
     settings, usual,

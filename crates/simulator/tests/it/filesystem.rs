@@ -1,3 +1,5 @@
+//! The file system under test: SQLite on it works, and what it loses is what was not synced.
+
 use recount_simulator::rng::Rng;
 use recount_simulator::vfs::{Failure, Fault, FileSystem, Loss, Operation};
 use rusqlite::{Connection, OpenFlags, Result};
