@@ -7,6 +7,7 @@ use crate::source::{Delivery, Settled, SourceError, SourceReader, TakeLimits};
 use recount_checks::{FlowChecks, RawEvent};
 use recount_model::{Gap, Partition, Timestamp};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// So many batches are taken ahead.
@@ -99,8 +100,8 @@ impl Settler {
 pub struct FeedSettings {
     /// Limits of each take.
     pub limits: TakeLimits,
-    /// So many first events are handed over unchecked.
-    pub unchecked_first: usize,
+    /// While it isn't 0, deliveries are handed over unchecked; the loop counts it down.
+    pub unchecked: Arc<AtomicUsize>,
     /// Checks.
     pub checking: Checking,
     /// Time.
@@ -130,16 +131,11 @@ async fn feed(
     batches: mpsc::Sender<Result<Fed, SourceError>>,
     mut settled: mpsc::UnboundedReceiver<Vec<Settled>>,
 ) {
-    let mut unchecked = settings.unchecked_first;
     loop {
         tell_source(reader.as_mut(), &mut settled).await;
         let Ok(place) = batches.reserve().await else { break };
         settings.probe.reached(Step::Take);
-        let mut limits = settings.limits;
-        if unchecked > 0 {
-            limits.events_max = limits.events_max.min(unchecked);
-        }
-        match reader.take(limits).await {
+        match reader.take(settings.limits).await {
             Err(error) => {
                 let ends = !matches!(error, SourceError::Away(_));
                 place.send(Err(error));
@@ -150,8 +146,7 @@ async fn feed(
             }
             Ok(polled) => {
                 let taken_at = settings.clock.now();
-                let check_now = unchecked == 0;
-                unchecked = unchecked.saturating_sub(polled.deliveries.len());
+                let check_now = settings.unchecked.load(Ordering::Acquire) == 0;
                 settings.probe.reached(Step::Check);
                 let check = |delivery: Delivery| {
                     let judged = check_now.then(|| settings.checking.check(&delivery, taken_at));

@@ -319,7 +319,7 @@ impl FlowHandle {
         let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
         ended.unwrap_or_else(|| {
             let sentence = "the flow's task ended without a word: this is a defect of the program";
-            FlowEnd::Stopped(vec![Stop::new(reason::EFFECTS_AWAY, sentence)])
+            FlowEnd::Stopped(vec![Stop::new(reason::PROGRAM_DEFECT, sentence)])
         })
     }
 
@@ -408,7 +408,7 @@ impl Supervisor {
             Err(error) => {
                 let sentence =
                     format!("a partition's task failed, which is a defect of the program: {error}");
-                stops.push(Stop::new(reason::EFFECTS_AWAY, sentence));
+                stops.push(Stop::new(reason::PROGRAM_DEFECT, sentence));
             }
         }
     }

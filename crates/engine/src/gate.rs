@@ -74,12 +74,31 @@ impl Gate {
             self.breaker.observe(counts, 1, record.decided_at);
             self.received += 1;
         }
+        self.observe_time(record);
         self.tripped()
+    }
+
+    /// Windows of time see every batch at its own instant.
+    fn observe_time(&mut self, record: &BatchRecord) {
+        let received = record.decisions.iter().filter(|d| d.corrects.is_none());
+        let received: Vec<&Decision> = received.collect();
+        for (code, reason) in &mut self.reasons {
+            if !matches!(reason.window.budget().limit, BudgetLimit::PerTime { .. }) {
+                continue;
+            }
+            let has =
+                |d: &&&Decision| d.fate.reason().is_some_and(|r| r.code == *code) || d.flags.contains(code);
+            let hits = received.iter().filter(has).count() as u64;
+            reason.window.observe(true, hits, record.decided_at);
+            reason.window.observe(false, received.len() as u64 - hits, record.decided_at);
+        }
     }
 
     fn hit(&mut self, code: &ReasonCode, record: &BatchRecord) {
         let received = self.received;
-        if let Some(reason) = self.reasons.get_mut(code) {
+        let of_time =
+            |reason: &ReasonWindow| matches!(reason.window.budget().limit, BudgetLimit::PerTime { .. });
+        if let Some(reason) = self.reasons.get_mut(code).filter(|reason| !of_time(reason)) {
             reason.window.observe(false, received - reason.seen_up_to, record.decided_at);
             reason.window.observe(true, 1, record.decided_at);
             reason.seen_up_to = received + 1;

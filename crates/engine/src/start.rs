@@ -5,7 +5,7 @@ use crate::book::Book;
 use crate::effect::{Effect, EffectFault, Taken};
 use crate::plan::Progress;
 use crate::probe::Guards;
-use recount_ledger::{EncodedBatch, LedgerError, Mark};
+use recount_ledger::{EncodedBatch, LedgerError, LedgerId, Mark};
 use recount_model::{GapKind, OffsetSet, PartitionId, ReasonCode, reason};
 use std::sync::Arc;
 
@@ -104,7 +104,10 @@ pub async fn start(
     {
         return Err(StartError::Stop(rolled_back(at, 0, 0, mark)));
     }
-    let taken = effect.take(at, &ledger_id).await?;
+    let taken = match effect.take(at, &ledger_id).await {
+        Err(EffectFault::Foreign(_)) if options.adopt => adopt_row(at, effect, &ledger_id).await?,
+        taken => taken?,
+    };
     // Asked again now that nobody else can commit: another owner may have gone on since.
     let mark = {
         let at = at.clone();
@@ -121,6 +124,16 @@ pub async fn start(
         redo(at, effect, book, mark, options, guards, &mut started).await?;
     }
     Ok(started)
+}
+
+/// The row of a ledger that is lost becomes this ledger's, where an operator said so.
+async fn adopt_row(at: &PartitionId, effect: &dyn Effect, ledger_id: &LedgerId) -> Result<Taken, StartError> {
+    if let Some(row) = effect.peek(at).await? {
+        tracing::warn!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+            "adopts the partition from another ledger, at batch {}, offset {}", row.seq, row.next_offset);
+        effect.reset(at, ledger_id, row.seq, row.next_offset, &row.decided_above).await?;
+    }
+    Ok(effect.take(at, ledger_id).await?)
 }
 
 fn rolled_back(at: &PartitionId, seq: u64, next_offset: u64, mark: &Mark) -> Stop {
@@ -159,7 +172,13 @@ async fn redo(
                 let sentence = format!("{at}: batch {seq} in recount_batch can't be read: {error}");
                 StartError::Stop(Stop::new(reason::LEDGER_CORRUPT, sentence))
             })?;
-            assert_eq!((&record.at, record.seq), (at, seq), "a batch row holds the batch that it names");
+            if (&record.at, record.seq) != (at, seq) {
+                let sentence = format!(
+                    "{at}: the row of batch {seq} in recount_batch holds batch {} of {}: somebody changed the table",
+                    record.seq, record.at
+                );
+                return Err(StartError::Stop(Stop::new(reason::LEDGER_CORRUPT, sentence)));
+            }
             book.append(EncodedBatch { record: Arc::new(record), bytes: bytes.into() }).await?;
             started.redone_batches += 1;
         }

@@ -155,6 +155,7 @@ builtins! {
     LEDGER_FULL = "ledger_full", Finding, "the ledger can't be written";
     LEDGER_CORRUPT = "ledger_corrupt", Finding, "the ledger holds a record that can't be read";
     LEDGER_FOREIGN = "ledger_foreign", Finding, "the database belongs to another ledger";
+    PROGRAM_DEFECT = "program_defect", Finding, "a part of the program ended in a way that it never should";
     PARTITION_TAKEN = "partition_taken", Finding, "another process took the partition";
 }
 

@@ -54,6 +54,7 @@ pages! {
     "ledger_corrupt",
     "ledger_foreign",
     "partition_taken",
+    "program_defect",
 }
 
 /// The page of a built-in reason, as Markdown.

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use recount_checks::RawEvent;
 use recount_engine::{FlowHandle, ReplayEvent, ReplayFrom};
-use recount_ledger::LedgerRead;
+use recount_ledger::{DecisionFilter, LedgerRead};
 use recount_model::{FlowName, KeptBody, Partition, PartitionId, SourceId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,9 @@ pub struct Request {
     pub partition: String,
     /// Offset and the seq of the batch whose decision is replaced.
     pub events: Vec<(u64, u64)>,
+    /// Whether decisions `applied` may be replaced, since their effects are gone.
+    #[serde(default)]
+    pub of_applied: bool,
 }
 
 /// What a replay came to.
@@ -43,6 +46,9 @@ pub struct Receipt {
     pub already: u64,
     /// Positions whose bytes can't be had any more.
     pub gone: u64,
+    /// Positions left as they are: an event with the same id was applied, waits, or comes first.
+    #[serde(default)]
+    pub left: u64,
 }
 
 impl Receipt {
@@ -53,6 +59,7 @@ impl Receipt {
         }
         self.already += other.already;
         self.gone += other.gone;
+        self.left += other.left;
     }
 }
 
@@ -102,24 +109,61 @@ fn raw_of_body(at: &PartitionId, body: KeptBody) -> RawEvent {
     }
 }
 
+/// Offsets whose event came again and was applied, however long ago: replaying them would apply it twice.
+fn applied_twins(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeSet<u64>, Failure> {
+    let ledger = read_ledger(&config.ledger)?;
+    let mut twins = BTreeSet::new();
+    for &offset in offsets {
+        let Some((_, decision)) = ledger.current(at, offset).map_err(ledger_failure)? else { continue };
+        let Some(id) = decision.event_id else { continue };
+        let filter = DecisionFilter {
+            flow: Some(at.flow.clone()),
+            event_id: Some(id.into()),
+            verdict: Some("applied".to_owned()),
+            ..DecisionFilter::default()
+        };
+        let visited = ledger.decisions(&filter, &mut |stored| {
+            let same = stored.decision.payload_hash == decision.payload_hash;
+            if same && (stored.header.at != *at || stored.decision.offset != offset) {
+                twins.insert(offset);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        visited.map_err(ledger_failure)?;
+    }
+    Ok(twins)
+}
+
 /// Replays a selection through a flow.
 pub async fn replay(config: &Arc<Config>, handle: &FlowHandle, request: Request) -> Result<Receipt, Failure> {
     let at = partition_of(&handle.spec().flow, &request);
     let offsets: Vec<u64> = request.events.iter().map(|(offset, _)| *offset).collect();
     let (read_config, read_at) = (Arc::clone(config), at.clone());
-    let read = tokio::task::spawn_blocking(move || bytes_of(&read_config, &read_at, &offsets)).await;
-    let mut bytes = read.map_err(Failure::not_well)??;
+    let of_applied = request.of_applied;
+    let read = tokio::task::spawn_blocking(move || {
+        let twins =
+            if of_applied { BTreeSet::new() } else { applied_twins(&read_config, &read_at, &offsets)? };
+        Ok::<_, Failure>((bytes_of(&read_config, &read_at, &offsets)?, twins))
+    });
+    let (mut bytes, twins) = read.await.map_err(Failure::not_well)??;
     let mut receipt = Receipt::default();
     let mut events = Vec::with_capacity(request.events.len());
     for (offset, corrects_seq) in request.events {
+        if twins.contains(&offset) {
+            receipt.left += 1;
+            continue;
+        }
         match bytes.remove(&offset) {
-            Some(raw) => events.push(ReplayEvent { corrects_seq, from: ReplayFrom::Delivered(raw) }),
+            Some(raw) => {
+                events.push(ReplayEvent { corrects_seq, of_applied, from: ReplayFrom::Delivered(raw) });
+            }
             None => receipt.gone += 1,
         }
     }
     if !events.is_empty() {
         let done = handle.replay(&at, request.replay_id, events).await.map_err(Failure::not_well)?;
-        receipt.add(Receipt { decided: done.decided, already: done.already, gone: 0 });
+        receipt.add(Receipt { decided: done.decided, already: done.already, left: done.left, gone: 0 });
     }
     Ok(receipt)
 }

@@ -229,7 +229,15 @@ async fn working_health(State(control): State<Control>) -> Response {
             let counts = handle.map(|(_, handle)| handle.stats()).unwrap_or_default();
             sentences.extend(counts.paused.iter().map(|why| format!("paused: {why}")));
             sentences.extend(counts.away.iter().map(|why| format!("the effect does not work: {why}")));
-            let works = flow.working() == Some(true) && counts.paused.is_none() && counts.away.is_none();
+            let ended = handle.and_then(|(_, handle)| handle.ended());
+            if let Some(FlowEnd::Stopped(stops)) = &ended {
+                sentences.extend(stops.iter().map(|stop| format!("stopped: {stop}")));
+            }
+            let is_stopped = matches!(ended, Some(FlowEnd::Stopped(_)));
+            let works = flow.working() == Some(true)
+                && counts.paused.is_none()
+                && counts.away.is_none()
+                && !is_stopped;
             working &= works;
             json!({
                 "flow": flow.flow.as_str(),

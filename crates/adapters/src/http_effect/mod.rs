@@ -17,7 +17,9 @@ use crate::actor::Actor;
 use crate::sqlite::{Held, Known, SqliteEffect, SqliteOpenError, open_arbiter};
 use async_trait::async_trait;
 use client::{Client, Post};
-use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectEvent, EffectFault, OtherwiseVerdict, Outcome, Taken};
+use recount_engine::{
+    Claim, Committed, Effect, EffectBatch, EffectEvent, EffectFault, OtherwiseVerdict, Outcome, Taken,
+};
 use recount_ledger::LedgerId;
 use recount_model::{FlowName, OffsetSet, PartitionId, ReasonCode};
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -42,8 +42,12 @@ impl Held {
         !self.0.is_empty() && event.event.meta.key.as_ref().is_some_and(|key| self.0.contains(key))
     }
 
-    /// Holds the event's key, if it has one and is to be retried.
+    /// Holds the event's key, if it has one and is to be retried. A replay is decided at once and holds
+    /// nothing.
     pub(crate) fn note(&mut self, event: &EffectEvent, outcome: &Outcome) {
+        if event.replay.is_some() {
+            return;
+        }
         if let (Outcome::Said { verdict: Verdict::Retry(_), .. }, Some(key)) =
             (outcome, &event.event.meta.key)
         {

@@ -2,7 +2,7 @@
 
 use super::{Exit, HoldKey, InLedger, PartitionLoop, hold_key};
 use crate::clock::backoff_ms;
-use crate::duplicates::FirstFate;
+use crate::duplicates::{First, FirstFate};
 use crate::effect::{Committed, Conclusion, EffectBatch, EffectFault, Outcome};
 use crate::hold::Until;
 use crate::plan::{Judged, Plan, Progress, Underway};
@@ -195,6 +195,11 @@ impl PartitionLoop {
             Fate::DeadLettered(_) => FirstFate::DeadLettered,
             Fate::Applied | Fate::Skipped(_) => FirstFate::Done,
         };
+        if underway.replay.is_some() && fate == FirstFate::Done {
+            // Whichever of several deliveries was the first: the event with this id is done now.
+            let first = First { offset: underway.offset, payload_hash: underway.payload_hash(), fate };
+            self.window.put(id, first);
+        }
         self.window.decided(id, underway.offset, fate);
     }
 

@@ -10,6 +10,7 @@ use crate::start::{Stop, ledger_stop};
 use recount_checks::Refused;
 use recount_model::{Decision, Meta, PartitionId, Timestamp, Verdict, reason};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +43,11 @@ impl PartitionLoop {
                     self.deliveries.insert(offset, Open { delivery, taken_at });
                     batch.extend(self.place(underway));
                 }
-                None => self.go_alone(delivery, taken_at).await?,
+                None => {
+                    self.go_alone(delivery, taken_at).await?;
+                    let left = self.alone_left.load(Ordering::Acquire);
+                    self.alone_left.store(left.saturating_sub(1), Ordering::Release);
+                }
             }
         }
         let gaps = gaps.into_iter().filter(|gap| !self.progress.has_decided(gap.to - 1)).collect();

@@ -19,6 +19,7 @@ use recount_ledger::LedgerError;
 use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, Timestamp, reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -94,7 +95,8 @@ pub(crate) struct PartitionLoop {
     in_ledger: VecDeque<InLedger>,
     ledger_has_seq: u64,
     jitter: Jitter,
-    unclean: bool,
+    /// So many undecided events still go one by one, after an unclean stop.
+    alone_left: Arc<AtomicUsize>,
     is_hold_full_told: bool,
 }
 
@@ -149,6 +151,8 @@ impl PartitionLoop {
             tracing::info!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
                 batches = started.redone_batches, "the ledger took over what was committed before a crash");
         }
+        let is_unclean = taken.existed && !taken.clean;
+        let alone_left = if is_unclean { spec.take.events_max } else { 0 };
         let mut partition = Self {
             checking: Checking { checks: Arc::clone(&shared.checks), partition: at.partition.clone() },
             claim: Claim { epoch: taken.epoch, expected_seq: taken.seq },
@@ -160,7 +164,7 @@ impl PartitionLoop {
             in_ledger: VecDeque::new(),
             ledger_has_seq: taken.seq,
             jitter: Jitter::new(shared.seed ^ taken.epoch),
-            unclean: taken.existed && !taken.clean,
+            alone_left: Arc::new(AtomicUsize::new(alone_left)),
             is_hold_full_told: false,
             at,
             shared,
@@ -212,7 +216,7 @@ impl PartitionLoop {
         let limits = self.shared.spec.take;
         let settings = FeedSettings {
             limits,
-            unchecked_first: if self.unclean { limits.events_max } else { 0 },
+            unchecked: Arc::clone(&self.alone_left),
             checking: self.checking.clone(),
             clock: Arc::clone(&self.shared.clock),
             probe: Arc::clone(&self.shared.probe),
@@ -263,7 +267,8 @@ impl PartitionLoop {
                     let events = self.take_due();
                     self.run_batch(events, Vec::new(), self.shared.clock.now()).await?;
                 }
-                Wake::Fed(None) => drained = true,
+                Wake::Fed(None) if drained => {}
+                Wake::Fed(None) => return Err(feed_ended(&self.at).into()),
                 Wake::Fed(Some(Err(SourceError::Away(why)))) => {
                     tracing::warn!(target: "recount::flow", flow = %self.at.flow, partition = %self.at.partition,
                         "the source is away: {why}");
@@ -357,6 +362,13 @@ fn hold_key(underway: &Underway) -> HoldKey {
         Some(key) => HoldKey::Key(key.clone()),
         None => HoldKey::Offset(underway.offset),
     }
+}
+
+fn feed_ended(at: &PartitionId) -> Stop {
+    let sentence = format!(
+        "{at}: the task that takes from the source ended without a word, which is a defect of the program"
+    );
+    Stop::new(reason::PROGRAM_DEFECT, sentence)
 }
 
 fn source_stop(at: &PartitionId, error: SourceError) -> Stop {

@@ -5,10 +5,10 @@ use crate::duplicates::Seen;
 use crate::effect::Replay;
 use crate::flow::FlowShared;
 use crate::plan::{Judged, Underway};
-use crate::start::Stop;
+use crate::start::{Stop, ledger_stop};
 use recount_checks::{RawEvent, Refused};
-use recount_model::{Decision, Meta, PartitionId, Verdict, reason};
-use std::collections::BTreeMap;
+use recount_model::{Decision, Fate, Meta, PartitionId, Verdict, reason};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 pub struct ReplayEvent {
     /// The seq of the batch whose decision is replaced.
     pub corrects_seq: u64,
+    /// Whether the decision may be `applied`: only where its effect is known to be gone.
+    pub of_applied: bool,
     /// What it is decided from.
     pub from: ReplayFrom,
 }
@@ -50,8 +52,10 @@ pub struct ReplayBatch {
 pub struct ReplayReceipt {
     /// New decisions by verdict and reason, as `applied`, `skipped zero_quantity` …
     pub decided: BTreeMap<String, u64>,
-    /// Events whose replay had been committed before.
+    /// Events whose decision had been replaced before.
     pub already: u64,
+    /// Events left as they are, since another one with the same id is under way or comes first.
+    pub left: u64,
 }
 /// Decides events of a partition anew that no loop runs.
 pub(crate) async fn replay_alone(at: PartitionId, shared: Arc<FlowShared>, batch: ReplayBatch) {
@@ -62,7 +66,6 @@ pub(crate) async fn replay_alone(at: PartitionId, shared: Arc<FlowShared>, batch
             drop(batch.done.send(Err(stop)));
         }
         Ok(mut partition) => {
-            partition.unclean = false;
             let exit = match partition.replay(batch).await {
                 Ok(()) => partition.leave().await,
                 Err(exit) => exit,
@@ -78,8 +81,26 @@ impl PartitionLoop {
     pub(super) async fn replay(&mut self, batch: ReplayBatch) -> Result<(), Exit> {
         let ReplayBatch { replay_id, events, done } = batch;
         let mut receipt = ReplayReceipt::default();
+        let mut ids = HashSet::new();
+        self.wait_for_ledger(0).await?;
         for chunk in events.chunks(self.shared.spec.take.events_max.max(1)) {
-            let underway: Vec<_> = chunk.iter().map(|event| self.replayed(replay_id, event)).collect();
+            let mut underway = Vec::with_capacity(chunk.len());
+            for event in chunk {
+                if !self.may_replace(event).await? {
+                    receipt.already += 1;
+                    continue;
+                }
+                let replayed = self.replayed(replay_id, event);
+                let id = replayed.meta().id.clone();
+                if self.is_under_way(&replayed) || id.is_some_and(|id| !ids.insert(id)) {
+                    receipt.left += 1;
+                } else {
+                    underway.push(replayed);
+                }
+            }
+            if underway.is_empty() {
+                continue;
+            }
             let asked = underway.len() as u64;
             let decided = match self.run_batch(underway, Vec::new(), self.shared.clock.now()).await {
                 Ok(()) => self.in_ledger.back().map(|last| Arc::clone(&last.record)),
@@ -100,6 +121,26 @@ impl PartitionLoop {
         // Whoever asked may have gone; the receipt stands in the ledger.
         drop(done.send(Ok(receipt)));
         Ok(())
+    }
+
+    /// Whether the decision that the event names is the current one, and may be replaced.
+    async fn may_replace(&mut self, event: &ReplayEvent) -> Result<bool, Exit> {
+        let offset = match &event.from {
+            ReplayFrom::Delivered(raw) => raw.offset,
+            ReplayFrom::Operator { decision, .. } => decision.offset,
+        };
+        let at = self.at.clone();
+        let current = self.shared.book.with(move |store| store.current(&at, offset)).await;
+        let current = current.map_err(|error| Exit::from(ledger_stop(&error)))?;
+        Ok(current.is_some_and(|(seq, decision)| {
+            seq == event.corrects_seq && (event.of_applied || decision.fate != Fate::Applied)
+        }))
+    }
+
+    /// Whether another event with the same id waits behind its key: it will be decided by itself.
+    fn is_under_way(&self, replayed: &Underway) -> bool {
+        let same = |held: &Underway| held.offset != replayed.offset && held.meta().id == replayed.meta().id;
+        replayed.meta().id.is_some() && self.hold.any(same)
     }
 
     fn replayed(&self, replay_id: u64, event: &ReplayEvent) -> Underway {

@@ -4,7 +4,7 @@ use super::replay::{alone, request};
 use super::{operator, runtime};
 use crate::config::{Config, FlowConfig};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::replaying::{POSITIONS_A_REQUEST_MAX, Receipt, bytes_of};
+use crate::replaying::{POSITIONS_A_REQUEST_MAX, Receipt, Request, bytes_of};
 use crate::wiring::{self, Handlers, RunOptions, ledger_failure, now};
 use recount_engine::{ReplayEvent, ReplayFrom};
 use recount_ledger::{
@@ -44,11 +44,13 @@ pub fn recover(config: &Config, mend: Mend, because: &str, json: bool) -> Outcom
     for flow in &config.flows {
         match recover_flow(config, flow, mend, because)? {
             None => told.push(json!({ "flow": flow.spec.flow.as_str(), "mended": 0 })),
-            Some(receipt) => {
-                if receipt.gone > 0 {
+            Some((receipt, unmended)) => {
+                if unmended > 0 {
                     exit = Exit::NotWell;
                 }
-                told.push(json!({ "flow": flow.spec.flow.as_str(), "receipt": receipt }));
+                told.push(json!({
+                    "flow": flow.spec.flow.as_str(), "receipt": receipt, "unmended": unmended,
+                }));
             }
         }
     }
@@ -70,6 +72,12 @@ fn print_told(told: &Value) {
     for (fate, count) in receipt["decided"].as_object().into_iter().flatten() {
         println!("  {count:>8}  now {fate}");
     }
+    if told["unmended"].as_u64() > Some(0) {
+        println!(
+            "  {:>8}  still without their effect: the recovery is not finished, the flow won't start",
+            told["unmended"]
+        );
+    }
     if receipt["gone"].as_u64() > Some(0) {
         println!(
             "  {:>8}  could not be applied again: their bytes can't be had any more; accept them with --accept",
@@ -83,21 +91,22 @@ fn recover_flow(
     flow: &FlowConfig,
     mend: Mend,
     because: &str,
-) -> Result<Option<Receipt>, Failure> {
+) -> Result<Option<(Receipt, usize)>, Failure> {
     let mut ledger = wiring::open_ledger(&config.ledger)?;
     let journal = wiring::read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
     let begun = wiring::unfinished_recovery(&journal, &flow.spec.flow);
+    let lost = runtime()?.block_on(find_lost(config, flow, &mut ledger))?;
+    refuse_dropped(config, &lost)?;
+    let is_new = begun.is_none() || !lost.is_empty();
     let recovery = match begun {
-        Some((_, entry)) => read_entry(&flow.spec.flow, &entry.detail)?,
-        None => {
-            let lost = runtime()?.block_on(find_lost(config, flow, &mut ledger))?;
-            Recovery { replay_id: now().0.unsigned_abs(), lost }
-        }
+        // The database may have been restored once more since.
+        Some((_, entry)) => read_entry(&flow.spec.flow, &entry.detail)?.with(lost),
+        None => Recovery { replay_id: now().0.unsigned_abs(), lost },
     };
     if recovery.lost.is_empty() {
         return Ok(None);
     }
-    if begun.is_none() {
+    if is_new {
         let entry = entry(flow, "recovering", &recovery, mend, because);
         ledger.journal(&entry).map_err(ledger_failure)?;
     }
@@ -107,12 +116,48 @@ fn recover_flow(
         Mend::Reapply => reapply(config, flow, &recovery)?,
         Mend::Accept => accept(config, flow, &recovery)?,
     };
-    if receipt.gone == 0 {
+    let mut unmended = 0;
+    for lost in &recovery.lost {
+        unmended += applied_of(config, lost)?.len();
+    }
+    if unmended == 0 {
         let mut ledger = wiring::open_ledger(&config.ledger)?;
         let entry = entry(flow, "recovered", &recovery, mend, because);
         ledger.journal(&entry).map_err(ledger_failure)?;
     }
-    Ok(Some(receipt))
+    Ok(Some((receipt, unmended)))
+}
+
+impl Recovery {
+    /// With further lost batches; of a partition that is lost twice, all of both.
+    fn with(mut self, lost: Vec<Lost>) -> Self {
+        for more in lost {
+            match self.lost.iter_mut().find(|known| known.at == more.at) {
+                Some(known) => {
+                    known.from_seq = known.from_seq.min(more.from_seq);
+                    known.to_seq = known.to_seq.max(more.to_seq);
+                }
+                None => self.lost.push(more),
+            }
+        }
+        self
+    }
+}
+
+/// Decisions that left with dropped segments can't be applied again, nor corrected one by one.
+fn refuse_dropped(config: &Config, lost: &[Lost]) -> Result<(), Failure> {
+    let dropped = wiring::read_ledger(&config.ledger)?.dropped().map_err(ledger_failure)?;
+    for lost in lost {
+        if let Some(book) = dropped.iter().find(|book| book.at == lost.at && book.seq_to > lost.from_seq) {
+            return Err(Failure::not_well(format!(
+                "{}: the database is older than what the ledger's retention dropped (batches up to {}); which events \
+                 those were can't be told any more. Restore a later backup of the database, or read the source anew \
+                 into a fresh ledger",
+                lost.at, book.seq_to
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn find_lost(
@@ -181,7 +226,7 @@ fn reapply(config: &Config, flow: &FlowConfig, recovery: &Recovery) -> Result<Re
             let had = bytes_of(config, &lost.at, &offsets)?;
             receipt.gone += offsets.iter().filter(|offset| !had.contains_key(offset)).count() as u64;
             let pairs = chunk.iter().map(|stored| (stored.decision.offset, stored.header.seq)).collect();
-            requests.push(request(&lost.at, recovery.replay_id, pairs));
+            requests.push(Request { of_applied: true, ..request(&lost.at, recovery.replay_id, pairs) });
         }
     }
     if receipt.gone > 0 {
@@ -201,6 +246,7 @@ fn accept(config: &Config, flow: &FlowConfig, recovery: &Recovery) -> Result<Rec
             );
             ReplayEvent {
                 corrects_seq: stored.header.seq,
+                of_applied: true,
                 from: ReplayFrom::Operator { decision: Box::new(stored.decision), verdict },
             }
         });
@@ -216,7 +262,12 @@ fn accept(config: &Config, flow: &FlowConfig, recovery: &Recovery) -> Result<Rec
             for (at, events) in &by_partition {
                 let done = running.handle.replay(at, recovery.replay_id, events.clone()).await;
                 let done = done.map_err(Failure::not_well)?;
-                receipt.add(Receipt { decided: done.decided, already: done.already, gone: 0 });
+                receipt.add(Receipt {
+                    decided: done.decided,
+                    already: done.already,
+                    left: done.left,
+                    gone: 0,
+                });
             }
         }
         Ok(receipt)

@@ -104,7 +104,8 @@ fn requests(selection: &Selection, replay_id: u64) -> Vec<Request> {
 
 /// A request for events of one partition.
 pub fn request(at: &PartitionId, replay_id: u64, events: Vec<(u64, u64)>) -> Request {
-    Request { replay_id, source: at.source.to_string(), partition: at.partition.to_string(), events }
+    let (source, partition) = (at.source.to_string(), at.partition.to_string());
+    Request { replay_id, source, partition, events, of_applied: false }
 }
 
 fn entry(flow: &FlowName, because: &str, replay_id: u64, events: usize, at: Timestamp) -> JournalEntry {
@@ -166,6 +167,12 @@ fn conclude(args: &ReplayArgs, replay_id: u64, receipt: &Receipt) -> Outcome {
         }
         if receipt.already > 0 {
             println!("  {:>8}  had been replayed before", receipt.already);
+        }
+        if receipt.left > 0 {
+            println!(
+                "  {:>8}  left as they are: an event with the same id was applied, waits, or was replayed first",
+                receipt.left
+            );
         }
         if receipt.gone > 0 {
             println!("  {:>8}  left as they are: their bytes can't be had any more", receipt.gone);

@@ -27,7 +27,9 @@ pub fn run(args: &RunArgs) -> Outcome {
     }
     if args.dry_run {
         let dry = wiring::dry_run(config)?;
-        eprintln!("dry run: everything is decided on copies; nothing is kept");
+        eprintln!(
+            "dry run: everything is decided from the first event on, on copies of the databases as they are now; nothing is kept"
+        );
         return run_config(&dry.config, args);
     }
     run_config(&config, args)

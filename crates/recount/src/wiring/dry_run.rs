@@ -51,7 +51,7 @@ fn copy(from: &Path, to: &Path) -> rusqlite::Result<()> {
     backup.run_to_completion(PAGES_A_STEP, Duration::ZERO, None)?;
     drop(backup);
     // The copy carries no claim of the original: the dry run decides from the beginning.
-    for table in ["recount_position", "recount_batch", "recount_replay", "recount_inbox"] {
+    for table in ["recount_position", "recount_batch", "recount_replay", "recount_effect", "recount_inbox"] {
         let exists: bool = copy.query_row(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)",
             [table],

@@ -352,6 +352,10 @@ const REPLAY: &[Field] = &[
     ("receipt.decided.*", "How many."),
     ("receipt.already", "Events that this replay had decided before."),
     ("receipt.gone", "Events whose bytes can't be had any more: left as they are."),
+    (
+        "receipt.left",
+        "Events left as they are: one with the same id was applied, waits, or was replayed first.",
+    ),
 ];
 
 const EXPORT: &[Field] = &[
@@ -400,6 +404,8 @@ const RECOVER: &[Field] = &[
     ("flows[].receipt.decided.*", "How many."),
     ("flows[].receipt.already", "Events that this recovery had decided before."),
     ("flows[].receipt.gone", "Events whose bytes can't be had any more; then nothing was done."),
+    ("flows[].unmended", "Decisions whose effect is still gone; 0 ends the recovery."),
+    ("flows[].receipt.left", "Always 0: recovery leaves none for another's sake."),
 ];
 
 const FORGET: &[Field] = &[
