@@ -19,9 +19,8 @@ thread_local! {
 
 /// Simulates one seed.
 pub fn run_one(seed: u64, options: &Options) -> Report {
-    let (files, checks) = TOOLS.with(|tools| {
-        tools.get_or_init(|| (FileSystem::register(), Arc::new(scene::checks()))).clone()
-    });
+    let (files, checks) =
+        TOOLS.with(|tools| tools.get_or_init(|| (FileSystem::register(), Arc::new(scene::checks()))).clone());
     run::simulate(files, checks, seed, options)
 }
 
@@ -107,11 +106,17 @@ fn told(summary: &Summary, arguments: &Arguments) -> String {
     match (&summary.failure, arguments.sabotage) {
         (None, None) => text.push_str("every invariant held\n"),
         (None, Some(sabotage)) => {
-            text.push_str(&format!("without the guard {sabotage} every invariant held: its absence is not noticed\n"));
+            text.push_str(&format!(
+                "without the guard {sabotage} every invariant held: its absence is not noticed\n"
+            ));
         }
         (Some(failure), _) => {
             let violation = failure.violation.as_deref().unwrap_or("a second run of it did not fail");
-            text.push_str(&format!("seed {}: {violation}\nthe last steps:\n{}", failure.seed, steps(failure)));
+            text.push_str(&format!(
+                "seed {}: {violation}\nthe last steps:\n{}",
+                failure.seed,
+                steps(failure)
+            ));
             let sabotage = arguments.sabotage.map(|s| format!(" --sabotage {s}")).unwrap_or_default();
             text.push_str(&format!("again: cargo xtask simulate --seed {}{sabotage}\n", failure.seed));
         }

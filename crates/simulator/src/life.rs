@@ -246,11 +246,14 @@ impl<'s> Life<'s> {
             }
             self.publish().await;
             let has_started = began.elapsed() >= START_MAX;
-            if has_started && acts.peek().is_none() && self.is_everything_decided() && !self.is_asked_to_stop {
+            if has_started && acts.peek().is_none() && self.is_everything_decided() && !self.is_asked_to_stop
+            {
                 self.act_shut_down();
             }
             let until = acts.peek().map_or(LOOK_EVERY, |(at, _)| {
-                Duration::from_millis(*at).saturating_sub(began.elapsed()).clamp(Duration::from_millis(1), LOOK_EVERY)
+                Duration::from_millis(*at)
+                    .saturating_sub(began.elapsed())
+                    .clamp(Duration::from_millis(1), LOOK_EVERY)
             });
             tokio::time::sleep(until).await;
         }
@@ -293,7 +296,8 @@ impl<'s> Life<'s> {
     fn is_everything_decided(&self) -> bool {
         let world = self.world();
         let inner = world.lock();
-        let done: u64 = inner.next_offset.iter().filter(|(at, _)| self.is_of_this_source(at)).map(|(_, n)| *n).sum();
+        let done: u64 =
+            inner.next_offset.iter().filter(|(at, _)| self.is_of_this_source(at)).map(|(_, n)| *n).sum();
         let total: u64 = world.items.iter().map(|items| items.len() as u64).sum();
         done >= total
     }
@@ -399,7 +403,6 @@ impl<'s> Life<'s> {
     pub fn handle(&self) -> &FlowHandle {
         &self.main().handle
     }
-
 }
 
 fn act_number(act: Act) -> u64 {

@@ -112,5 +112,5 @@ fn event(scene: &Scene, mend: Mend, stored: &StoredDecision) -> ReplayEvent {
             verdict: Verdict::skip(reason::ACCEPTED, "its effect went with a restored database"),
         },
     };
-    ReplayEvent { corrects_seq: stored.header.seq, from }
+    ReplayEvent { corrects_seq: stored.header.seq, of_applied: true, from }
 }

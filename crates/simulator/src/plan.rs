@@ -102,9 +102,7 @@ impl LifePlan {
                 faults: vec![disk_fault(rng, process, Failure::Crash, has_log)],
                 ..Self::named("crash in a file operation")
             },
-            45..=49 => {
-                Self { acts: vec![(rng.below(300), Act::Crash)], ..Self::named("crash at a moment") }
-            }
+            45..=49 => Self { acts: vec![(rng.below(300), Act::Crash)], ..Self::named("crash at a moment") },
             50..=61 => Self { faults: errors(rng, process, has_log), ..Self::named("disk errors") },
             62..=68 => Self { doubt: Some(doubt(rng)), ..Self::named("commit of unknown outcome") },
             69..=76 => {
@@ -191,7 +189,14 @@ fn errors(rng: &mut Rng, process: Process, has_log: bool) -> Vec<Fault> {
         };
         let disk = Some(disk(rng, has_log));
         let after = rng.below(60);
-        faults.push(Fault { process: Some(process), disk, operation: Some(operation), after, times, failure });
+        faults.push(Fault {
+            process: Some(process),
+            disk,
+            operation: Some(operation),
+            after,
+            times,
+            failure,
+        });
         if failure == Failure::IoError && rng.percent(40) {
             let (failure, operation) = (Failure::CantOpen, Some(Operation::Open));
             faults.push(Fault { process: Some(process), disk, operation, after: 8, times: 2, failure });

@@ -39,12 +39,7 @@ struct Run {
 }
 
 /// Simulates one seed.
-pub fn simulate(
-    files: &'static FileSystem,
-    checks: Arc<FlowChecks>,
-    seed: u64,
-    options: &Options,
-) -> Report {
+pub fn simulate(files: &'static FileSystem, checks: Arc<FlowChecks>, seed: u64, options: &Options) -> Report {
     let mut run = match Run::begin(files, checks, seed, options) {
         Ok(run) => run,
         Err(error) => return Report::broken(seed, format!("the world could not be made: {error}")),
@@ -54,6 +49,9 @@ pub fn simulate(
     if !world.is_broken() {
         run.come_to_an_end();
     }
+    let segments = files.lock().disk("ledger").map_or(Vec::new(), |disk| disk.list("book"));
+    let sealed = segments.iter().filter(|name| name.ends_with("-sealed.db")).count();
+    world.count_many("ledger segments sealed", sealed as u64);
     drop(run);
     Report::of(seed, &world)
 }
@@ -232,10 +230,8 @@ impl Run {
     }
 
     fn standing_if_restored(&self, plan: &LifePlan) -> Option<Standing> {
-        let restored = matches!(
-            plan.before,
-            Before::RestoreEffects | Before::RestoreLedger | Before::RestoreBoth
-        );
+        let restored =
+            matches!(plan.before, Before::RestoreEffects | Before::RestoreLedger | Before::RestoreBoth);
         restored.then(|| self.standing())
     }
 
@@ -298,6 +294,10 @@ impl Run {
     }
 
     fn keep_images(&mut self) {
+        // A ledger that was killed while it was made is nothing that anyone would keep a copy of.
+        if read_books(self.world()).is_err() {
+            return;
+        }
         let image = |disk| self.scene.world.files.image(disk).unwrap_or_default();
         self.images = Some(Images { effects: image("effects"), ledger: image("ledger"), log: image("log") });
     }
@@ -404,7 +404,9 @@ impl Run {
                 world.count("adopted");
                 self.needs_adoption = false;
             }
-            LifeEnd::NotOpened(why) if !plan.crashes() => world.violated(format!("could not be opened: {why}")),
+            LifeEnd::NotOpened(why) if !plan.crashes() => {
+                world.violated(format!("could not be opened: {why}"))
+            }
             // Whether it was adopted before the crash, the next standing tells.
             _ => self.needs_adoption = !self.standing().unrecorded.is_empty(),
         }

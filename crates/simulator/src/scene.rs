@@ -84,14 +84,8 @@ impl Item {
         };
         let (id, article) = (format!("e{partition}-{offset}"), format!("p{partition}-a{article}"));
         let mark = offset % 1000 + 1;
-        let mut item = Self {
-            payload: Arc::new([]),
-            id: Some(id),
-            article: Some(article),
-            quantity,
-            mark,
-            kind,
-        };
+        let mut item =
+            Self { payload: Arc::new([]), id: Some(id), article: Some(article), quantity, mark, kind };
         item.write(event_type);
         item
     }
@@ -196,7 +190,9 @@ pub fn may_become(kind: Kind, fate: &Fate, first: First<'_>) -> bool {
             let is_processed = matches!(first_kind, Kind::BadBytes | Kind::NoId | Kind::IdReused(_))
                 || is_unknown(first_fate.as_ref())
                 || matches!(first_fate, Some(Fate::DeadLettered(_)));
-            code == "duplicate" || (is_processed && may_become(first_kind, fate, first))
+            // Where nothing is known of the first, one that reused its id may stand in its place.
+            let is_displaced = is_unknown(first_fate.as_ref()) && code == "id_reused";
+            code == "duplicate" || is_displaced || (is_processed && may_become(first_kind, fate, first))
         }
         Kind::Blank => false,
     }

@@ -233,10 +233,14 @@ impl Verifying<'_> {
             match (fate, self.gaps.get(&(*partition, *offset))) {
                 (Some(Fate::Applied), _) | (None, Some(GapKind::Unrecorded)) => {}
                 (Some(fate), _) => {
-                    return Err(format!("I3: partition {partition}, offset {offset} is {fate}, and left an effect"));
+                    return Err(format!(
+                        "I3: partition {partition}, offset {offset} is {fate}, and left an effect"
+                    ));
                 }
                 (None, _) => {
-                    return Err(format!("partition {partition}, offset {offset} has an effect and no decision"));
+                    return Err(format!(
+                        "partition {partition}, offset {offset} has an effect and no decision"
+                    ));
                 }
             }
         }

@@ -128,9 +128,7 @@ impl Effect for WatchedEffect {
         let result = self.inner.take(at, ledger).await;
         self.note("take", &result);
         if let Ok(taken) = &result {
-            self.fate.world.tell(taken.seq, || {
-                format!("process {} took {at}: {taken:?}", self.fate.process)
-            });
+            self.fate.world.tell(taken.seq, || format!("process {} took {at}: {taken:?}", self.fate.process));
         }
         self.fate.go_on().await;
         result

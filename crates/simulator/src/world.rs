@@ -42,7 +42,7 @@ pub struct Inner {
     steps: VecDeque<String>,
     /// Batches that the ledger said it has, by partition and seq.
     pub history: BTreeMap<(PartitionId, u64), Arc<BatchRecord>>,
-    /// Offsets that the ledger said it has a decision of.
+    /// Offsets that the ledger said it has a decision of, or passed over.
     pub recorded: BTreeSet<(PartitionId, u64)>,
     /// How far the ledger said it is.
     pub next_offset: BTreeMap<PartitionId, u64>,
@@ -196,6 +196,9 @@ impl World {
         for stored in &books.decisions {
             inner.recorded.insert((stored.header.at.clone(), stored.decision.offset));
         }
+        for (at, gap) in &books.gaps {
+            inner.recorded.extend((gap.from..gap.to).map(|offset| (at.clone(), offset)));
+        }
         for (at, mark) in &books.marks {
             inner.next_offset.insert(at.clone(), mark.next_offset);
         }
@@ -208,8 +211,10 @@ impl World {
         if inner.history.contains_key(&key) {
             return;
         }
-        for decision in &record.decisions {
-            inner.recorded.insert((record.at.clone(), decision.offset));
+        let decided = record.decisions.iter().map(|decision| decision.offset);
+        let passed_over = record.gaps.iter().flat_map(|gap| gap.from..gap.to);
+        for offset in decided.chain(passed_over) {
+            inner.recorded.insert((record.at.clone(), offset));
         }
         let next = inner.next_offset.entry(record.at.clone()).or_default();
         *next = (*next).max(record.next_offset);

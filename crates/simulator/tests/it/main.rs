@@ -1,5 +1,6 @@
-//! The simulated file system under real SQLite.
+//! The simulated file system under real SQLite, and seeds of the whole.
 
 #![allow(clippy::unwrap_used)]
 
 mod filesystem;
+mod seeds;
