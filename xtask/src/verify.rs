@@ -63,7 +63,10 @@ fn audit(recount: &Recount, orders: &Orders) -> Result<Vec<String>> {
     let flow = &report["flows"][0];
     let mut faults = Vec::new();
     if flow["status"] != "balanced" {
-        faults.push(format!("audit says {}, must be balanced: {}", flow["status"], finished.tail()));
+        let statements = flow["statements"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let odd = statements.iter().filter(|statement| statement["status"] != "balanced");
+        let odd: Vec<&str> = odd.filter_map(|statement| statement["sentence"].as_str()).collect();
+        faults.push(format!("audit says {}, must be balanced: {}", flow["status"], odd.join("; ")));
     }
     let books = &flow["books"];
     let mut expected = HashMap::from([("published", orders.lines.len() as u64), ("unexplained", 0)]);
