@@ -142,17 +142,23 @@ impl EmbeddedLog {
 
     /// Opens the log, or makes it with a new id.
     pub fn open(path: &Path, settings: LogSettings) -> Result<Self, LogError> {
-        Self::open_with(path, settings, true)
+        let store = store::Store::open(path, settings.vfs.as_deref())?;
+        Self::open_with(path, settings, store, true)
     }
 
-    /// [`open`](Self::open) without a thread: for the deterministic simulator.
+    /// [`open`](Self::open) without a thread, and with this id if it is made: for the deterministic simulator.
     #[doc(hidden)]
-    pub fn open_inline(path: &Path, settings: LogSettings) -> Result<Self, LogError> {
-        Self::open_with(path, settings, false)
+    pub fn open_inline(path: &Path, settings: LogSettings, id: u128) -> Result<Self, LogError> {
+        let store = store::Store::open_or_make(path, settings.vfs.as_deref(), Some(id))?;
+        Self::open_with(path, settings, store, false)
     }
 
-    fn open_with(path: &Path, settings: LogSettings, threaded: bool) -> Result<Self, LogError> {
-        let mut store = store::Store::open(path, settings.vfs.as_deref())?;
+    fn open_with(
+        path: &Path,
+        settings: LogSettings,
+        mut store: store::Store,
+        threaded: bool,
+    ) -> Result<Self, LogError> {
         store.sync_recovered()?;
         let (id, bounds) = (store.id().to_owned(), store.bounds()?);
         let shared = Arc::new(WriterShared {

@@ -27,7 +27,6 @@ CREATE TABLE IF NOT EXISTS log_event (
   payload_bytes INTEGER NOT NULL,
   headers TEXT,
   key TEXT);
-INSERT OR IGNORE INTO log_state VALUES (1, lower(hex(randomblob(16))), 0, 0, 0, 0);
 ";
 
 /// One connection to a log's file.
@@ -50,6 +49,11 @@ pub(super) struct StoredEvent {
 
 impl Store {
     pub(super) fn open(path: &Path, vfs: Option<&str>) -> Result<Self, LogError> {
+        Self::open_or_make(path, vfs, None)
+    }
+
+    /// [`open`](Self::open); a log that is made gets this id instead of a random one.
+    pub(super) fn open_or_make(path: &Path, vfs: Option<&str>, id: Option<u128>) -> Result<Self, LogError> {
         let unreadable = |e: rusqlite::Error| unreadable(path, &e);
         let flags = OpenFlags::default();
         let connection = match vfs {
@@ -67,7 +71,7 @@ impl Store {
         // EXTRA makes a commit durable: FULL does not sync the folder after the journal is removed.
         connection.execute_batch("PRAGMA synchronous = EXTRA").map_err(unreadable)?;
         if found < FORMAT {
-            prepare(&connection).map_err(unreadable)?;
+            prepare(&connection, id).map_err(unreadable)?;
         }
         let id =
             connection.query_row("SELECT log_id FROM log_state", [], |row| row.get(0)).map_err(unreadable)?;
@@ -183,7 +187,8 @@ fn unreadable(path: &Path, e: &rusqlite::Error) -> LogError {
     LogError::Unreadable { path: path.display().to_string(), cause: e.to_string() }
 }
 
-fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+fn prepare(connection: &Connection, id: Option<u128>) -> Result<(), rusqlite::Error> {
+    let id = id.map_or("lower(hex(randomblob(16)))".to_owned(), |id| format!("'{id:032x}'"));
     // Two processes that make the file at once: SQLite answers `busy` to one without waiting.
     let mut tries = 0;
     loop {
@@ -191,7 +196,8 @@ fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
             .query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
             .and_then(|_| {
                 connection.execute_batch(&format!(
-                    "BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;"
+                    "BEGIN IMMEDIATE; {SCHEMA} INSERT OR IGNORE INTO log_state VALUES (1, {id}, 0, 0, 0, 0); \
+                     PRAGMA user_version = {FORMAT}; COMMIT;"
                 ))
             });
         match done {
