@@ -17,6 +17,7 @@ use recount_engine::{
 };
 use recount_ledger::{LedgerSettings, LedgerStore, SqliteLedger};
 use recount_model::{PartitionId, SourceId, Timestamp};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
@@ -85,6 +86,7 @@ pub struct Life<'s> {
     reads_source: bool,
     instances: Vec<Instance>,
     is_asked_to_stop: bool,
+    is_append_doubtful: Cell<bool>,
 }
 
 /// A place in a process' view of a disk.
@@ -131,6 +133,7 @@ impl<'s> Life<'s> {
             reads_source,
             instances: Vec::new(),
             is_asked_to_stop: false,
+            is_append_doubtful: Cell::new(false),
         };
         life.start_instance(process, recorded).await?;
         Ok(life)
@@ -181,7 +184,7 @@ impl<'s> Life<'s> {
         if !self.scene.has_log {
             return Ok((Arc::new(MemorySource { world: Arc::clone(world) }), None));
         }
-        let log = open_log(world, process)?;
+        let log = open_log(self.scene, process)?;
         let bounds = log.bounds().map_err(|error| format!("log: {error}"))?;
         let receipts = world.published_of(0);
         let is_the_old_one = recorded.as_ref().is_none_or(|recorded| *recorded == log.source_id());
@@ -298,7 +301,7 @@ impl<'s> Life<'s> {
         let inner = world.lock();
         let done: u64 =
             inner.next_offset.iter().filter(|(at, _)| self.is_of_this_source(at)).map(|(_, n)| *n).sum();
-        let total: u64 = world.items.iter().map(|items| items.len() as u64).sum();
+        let total: u64 = (0..world.items.len()).map(|partition| world.publishable_of(partition)).sum();
         done >= total
     }
 
@@ -310,7 +313,7 @@ impl<'s> Life<'s> {
         let world = self.world();
         for partition in 0..world.items.len() {
             let published = world.published_of(partition);
-            let total = world.items[partition].len() as u64;
+            let total = world.publishable_of(partition);
             let more = (published + 1 + world.below(PUBLISHED_TOGETHER)).min(total);
             if published == total || self.plan_replaces_log() {
                 continue;
@@ -324,10 +327,14 @@ impl<'s> Life<'s> {
 
     async fn append(&self, log: &EmbeddedLog, offsets: std::ops::Range<u64>) {
         let world = self.world();
-        // A receipt may have been lost with its process; the log knows what it has.
-        let Ok(bounds) = log.bounds() else { return };
-        let from = bounds.next_offset.max(offsets.start);
-        world.set_published(0, from);
+        let mut from = offsets.start;
+        if self.is_append_doubtful.get() {
+            // What was refused may be there all the same; the log knows what it has.
+            let Ok(bounds) = log.bounds() else { return };
+            from = bounds.next_offset.max(offsets.start);
+            world.set_published(0, from);
+            self.is_append_doubtful.set(false);
+        }
         let items = &world.items[0][from as usize..offsets.end.max(from) as usize];
         let events: Vec<_> = items.iter().map(|i| NewEvent::new(i.payload.to_vec(), Timestamp(0))).collect();
         if events.is_empty() {
@@ -336,7 +343,10 @@ impl<'s> Life<'s> {
         match log.append(events).await {
             Ok(given) if given.start == from => world.set_published(0, given.end),
             Ok(given) => world.violated(format!("log: offsets {given:?} were given, {from} was next")),
-            Err(error) => world.tell(44, || format!("log refused an append: {error}")),
+            Err(error) => {
+                self.is_append_doubtful.set(true);
+                world.tell(44, || format!("log refused an append: {error}"));
+            }
         }
     }
 
@@ -458,8 +468,9 @@ pub fn open_effect(scene: &Scene, process: Process) -> Result<SqliteEffect, Stri
     SqliteEffect::open(settings).map_err(|error| format!("effects: {error}"))
 }
 
-fn open_log(world: &World, process: Process) -> Result<EmbeddedLog, String> {
-    let settings = LogSettings { vfs: Some(world.files.name().to_owned()), ..LogSettings::default() };
+fn open_log(scene: &Scene, process: Process) -> Result<EmbeddedLog, String> {
+    let settings = LogSettings { vfs: Some(scene.world.files.name().to_owned()), ..LogSettings::default() };
+    let id = u128::from(scene.seed) << 64 | u128::from(process);
     let path = EmbeddedLog::path_in(Path::new(&format!("/{process}/log")), "orders");
-    EmbeddedLog::open_inline(&path, settings).map_err(|error| format!("log: {error}"))
+    EmbeddedLog::open_inline(&path, settings, id).map_err(|error| format!("log: {error}"))
 }

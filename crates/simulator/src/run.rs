@@ -99,7 +99,9 @@ impl Run {
 
     /// Lives with faults.
     fn live_and_die(&mut self) {
-        for _ in 0..self.rng.between(2, 6) {
+        let lives = self.rng.between(2, 6);
+        for life in 1..=lives {
+            self.world().limit_publishing(1000 * life / (lives + 1));
             if self.recovery.is_some() || self.needs_adoption {
                 self.mend(true);
             } else {
@@ -109,7 +111,7 @@ impl Run {
             if self.world().is_broken() {
                 return;
             }
-            if self.rng.percent(50) {
+            if self.images.is_none() || self.rng.percent(30) {
                 self.keep_images();
             }
         }
@@ -117,6 +119,7 @@ impl Run {
 
     /// Quiet lives until everything is decided, and then the reckoning.
     fn come_to_an_end(&mut self) {
+        self.world().limit_publishing(1000);
         for _ in 0..QUIET_LIVES_MAX {
             if self.recovery.is_some() || self.needs_adoption {
                 self.mend(false);

@@ -9,6 +9,7 @@ use recount_engine::{Clock, Probe, Step};
 use recount_model::{BatchRecord, PartitionId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
@@ -65,7 +66,9 @@ pub struct World {
     /// What each partition publishes, in order.
     pub items: Vec<Vec<Item>>,
     /// How many of them are known to be published.
-    pub published: Mutex<Vec<u64>>,
+    published: Mutex<Vec<u64>>,
+    /// So many in a thousand of them may be published in this life.
+    publish_permille: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -88,7 +91,8 @@ impl World {
             is_traced,
         };
         let published = Mutex::new(vec![0; items.len()]);
-        Arc::new(Self { files, items, published, inner: Mutex::new(inner) })
+        let publish_permille = AtomicU64::new(1000);
+        Arc::new(Self { files, items, published, publish_permille, inner: Mutex::new(inner) })
     }
 
     /// The shared state.
@@ -169,6 +173,17 @@ impl World {
     /// How many events are published in all.
     pub fn published_of(&self, partition: usize) -> u64 {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)[partition]
+    }
+
+    /// From now on this share of the events may be published, and is all that there is to decide.
+    pub fn limit_publishing(&self, permille: u64) {
+        self.publish_permille.store(permille, Ordering::Relaxed);
+    }
+
+    /// How many events of a partition may be published now.
+    pub fn publishable_of(&self, partition: usize) -> u64 {
+        let all = self.items[partition].len() as u64;
+        (all * self.publish_permille.load(Ordering::Relaxed) / 1000).max(self.published_of(partition))
     }
 
     /// So many events are published for certain.
