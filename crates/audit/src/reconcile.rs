@@ -244,7 +244,7 @@ fn look(flow: &FlowAudit<'_>, findings: &[Finding]) -> Vec<String> {
             let group = name.rsplit_once(": ").map_or(name.as_str(), |(group, _)| group);
             vec![format!("recount story {group}")]
         }
-        None if !findings.is_empty() => vec![format!("recount audit {} --json", flow.flow)],
+        None if !findings.is_empty() => vec!["recount audit --json --names 100".to_owned()],
         None => Vec::new(),
     }
 }

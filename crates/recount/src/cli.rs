@@ -99,7 +99,7 @@ pub struct RunArgs {
     /// Write the metrics to this file at the end (OpenMetrics)
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
-    /// Read what was read before as a new incarnation of the source
+    /// Read the source from its first event as if it were another: everything is decided and APPLIED again
     #[arg(long)]
     pub again: bool,
     /// Go on although the ledger lost decisions: their positions are recorded as unrecorded, for ever

@@ -262,7 +262,9 @@ fn list_json(config: Option<&Config>) -> Value {
 /// # Errors
 /// An unknown reason, or a config with faults, is a usage error.
 pub fn command(args: &ExplainArgs) -> Outcome {
-    let config = args.config.as_deref().map(crate::wiring::load).transpose()?;
+    let usual = std::path::Path::new("recount.toml");
+    let named = args.config.as_deref().or_else(|| usual.exists().then_some(usual));
+    let config = named.map(crate::wiring::load).transpose()?;
     print(args.reason.as_deref(), config.as_ref(), args.json)
 }
 

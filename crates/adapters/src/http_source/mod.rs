@@ -175,7 +175,9 @@ fn body_error(e: &axum::Error, body_bytes_max: usize) -> Box<Refusal> {
             return Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("the body is larger than {body_bytes_max} bytes: split it, or raise body_bytes_max"),
+                format!(
+                    "the body is larger than {body_bytes_max} bytes: split it, or raise body_max under [server]"
+                ),
             );
         }
         cause = error.source();

@@ -3,13 +3,14 @@
 use crate::cli::AuditArgs;
 use crate::exit::{Exit, Outcome};
 use crate::wiring;
-use crate::wiring::audit::{AuditOptions, count_again};
+use crate::wiring::audit::{AuditOptions, count_again, tell_paused};
 
 /// Counts again, once, and reads every event that the source still has.
 pub fn audit(args: &AuditArgs) -> Outcome {
     let config = wiring::load(&args.config.config)?;
     let options = AuditOptions { identified: true, names_max: args.names };
-    let report = count_again(&config, &[], options)?;
+    let mut report = count_again(&config, &[], options)?;
+    tell_paused(&config, &mut report)?;
     if args.json {
         println!("{}", report.json());
     } else {

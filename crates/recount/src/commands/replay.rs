@@ -70,7 +70,7 @@ fn foresee(config: &Config, selection: &Selection) -> Result<BTreeMap<String, (u
 }
 
 fn foreseen_text(flow: &FlowName, selection: &Selection, foreseen: &BTreeMap<String, (u64, u64)>) -> String {
-    let mut out = format!("{} events of flow {flow} would be decided anew\n", selection.events());
+    let mut out = format!("{} events of flow {flow} to be decided anew\n", selection.events());
     for (fate, (selected, had)) in foreseen {
         let gone = if had < selected {
             format!("; the bytes of {} can't be had any more", selected - had)

@@ -202,9 +202,7 @@ pub(crate) fn summary_line(
         FlowEnd::Drained => "drained",
     };
     if new == 0 && before > 0 {
-        return format!(
-            "flow {flow} {what}: {before} already decided, nothing new; --again reads the source anew"
-        );
+        return format!("flow {flow} {what}: {before} already decided, nothing new");
     }
     let seconds = took.as_secs_f64();
     let rate = new as f64 / seconds.max(0.001);

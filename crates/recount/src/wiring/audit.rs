@@ -99,6 +99,16 @@ pub fn count_again(
     }))
 }
 
+/// Adds what the journal says last of a flow: one that is paused does not work, however its books stand.
+pub fn tell_paused(config: &Config, report: &mut AuditReport) -> Result<(), Failure> {
+    let journal = read_ledger(&config.ledger)?.journal(None).map_err(super::ledger_failure)?;
+    for flow in &mut report.flows {
+        let paused = super::paused_since(&journal, &flow.flow);
+        flow.not_working.extend(paused.map(|why| format!("it is paused: {why}")));
+    }
+    Ok(())
+}
+
 fn witnesses(
     config: &Config,
     flow: &FlowConfig,

@@ -120,6 +120,11 @@ pub async fn start(
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
         running.decided_before.push(known.iter().map(|known| known.next_offset).sum());
+        let paused = paused_since(&journal, &flow.spec.flow);
+        if let Some(why) = &paused {
+            let name = &flow.spec.flow;
+            tracing::warn!(flow = %name, "is paused, and takes nothing until: recount resume {name} --because …; {why}");
+        }
         let parts = FlowParts {
             checks: Arc::new(compile(flow)?),
             source: source::open(config, flow, known, options, &mut running.routes)?,
@@ -130,7 +135,7 @@ pub async fn start(
             guards: Guards::default(),
             seed: u64::from(std::process::id()) ^ now().0.unsigned_abs(),
             start_options: StartOptions { adopt: options.adopt },
-            paused: paused_since(&journal, &flow.spec.flow),
+            paused,
             spec: recount_engine::FlowSpec { config: version, ..flow.spec.clone() },
         };
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
@@ -175,7 +180,7 @@ pub fn compile(flow: &FlowConfig) -> Result<FlowChecks, Failure> {
 }
 
 /// Why a flow is paused by what the journal says last of it.
-fn paused_since(journal: &[(u64, JournalEntry)], flow: &FlowName) -> Option<String> {
+pub fn paused_since(journal: &[(u64, JournalEntry)], flow: &FlowName) -> Option<String> {
     let mut paused = None;
     for (_, entry) in journal.iter().filter(|(_, entry)| entry.flow.as_ref() == Some(flow)) {
         match (entry.kind, entry.what.as_str()) {
