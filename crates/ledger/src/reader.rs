@@ -16,7 +16,7 @@ use crate::store::{
 use crate::writer::{ADDRESS_FILE, LOCK_FILE};
 use recount_model::{Decision, FlowName, GapKind, KeptBody, PartitionId};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub struct LedgerReader {
     id: LedgerId,
     identity_key: IdentityKey,
     /// Connections of the last question, by file.
-    idle: RefCell<HashMap<String, SqliteFile>>,
+    idle: RefCell<BTreeMap<String, SqliteFile>>,
 }
 
 /// The address that the instance holding this ledger announced; `None` where none runs, or it has none.
