@@ -1,5 +1,9 @@
 //! The command line, described once: help, completions and man page come from here.
 
+use crate::demo::DemoArgs;
+use crate::init::InitArgs;
+use crate::reproduce::ReproduceArgs;
+use crate::status::StatusArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -13,16 +17,20 @@ use std::path::PathBuf;
     after_help = "Exit codes, the first that applies: 2 usage or config; 4 the instance or ledger that was asked can't \
                   be reached; 1 what was asked about is not well; 3 unprovable; 0 well.",
     help_template = "{about}\n\n{usage-heading} {usage}\n\n\
-Set up:\n  validate      Show every fault of a config, its promises, and who is told what\n  \
+Set up:\n  init          Write a commented config and a schema from sampled events\n  \
+validate      Show every fault of a config, its promises, and who is told what\n  \
+demo          Show the silent consumer, and what Recount says beside it\n  \
 explain       Say what a reason means and what to do next\n\n\
 Run:\n  run           Run the flows of a config\n  \
 publish       Append events to a flow's embedded log\n  \
 pause         Let a flow take no more, with a reason that is recorded\n  \
 resume        Let a paused flow go on, with a reason that is recorded\n\n\
-At 2 AM:\n  story         Tell what was decided about a key, an id or a position (alias: why)\n  \
+At 2 AM:\n  status        Say on one screen whether each flow is working, and why not\n  \
+story         Tell what was decided about a key, an id or a position (alias: why)\n  \
 audit         Count again: published = decided = what the database shows\n  \
 dead-letters  List dead letters, or show one whole (alias: dlq)\n  \
-replay        Decide events anew that were not applied\n\n\
+replay        Decide events anew that were not applied\n  \
+reproduce     Write a folder that decides one event again\n\n\
 Keep well:\n  ledger        Export decisions, mend after a restore, forget a key\n\nOptions:\n{options}{after-help}"
 )]
 pub struct Cli {
@@ -34,6 +42,14 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a commented config and a schema from sampled events
+    Init(InitArgs),
+    /// Show the silent consumer, and what Recount says beside it
+    Demo(DemoArgs),
+    /// Say on one screen whether each flow is working, and why not
+    Status(StatusArgs),
+    /// Write a folder that decides one event again: bytes, config of that time, a command
+    Reproduce(ReproduceArgs),
     /// Run the flows of a config
     Run(RunArgs),
     /// Show every fault of a config, its promises, and who is told what

@@ -17,6 +17,10 @@ use crate::exit::{Failure, Outcome};
 /// Runs a command.
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
+        Command::Init(args) => crate::init::command(&args),
+        Command::Demo(args) => crate::demo::command(&args),
+        Command::Status(args) => crate::status::command(&args),
+        Command::Reproduce(args) => crate::reproduce::command(&args),
         Command::Run(args) => run::run(&args),
         Command::Validate(args) => crate::validate::command(&args),
         Command::Explain(args) => crate::explain::command(&args),
