@@ -15,7 +15,7 @@ use crate::books::{ClosedRange, put_ranges};
 use crate::codec::{self, Block};
 use crate::filter;
 use crate::opener::{SqliteFile, failed};
-use crate::rows::{self, BatchRow};
+use crate::rows::BatchRow;
 use crate::scan::{batch_block, block_failed, read_batch_rows};
 use crate::segment::put_filters;
 use crate::shelf::{CATALOG, Segment, SegmentInfo, SegmentState};
@@ -101,17 +101,11 @@ impl SqliteLedger {
         Ok(database_bytes(file, open)? >= self.settings.segment_bytes_max)
     }
 
-    /// Step 1. Bodies whose offsets are not decided yet go along into the new segment.
+    /// Step 1.
     pub(crate) fn close_segment(&mut self) -> Result<(), LedgerError> {
         let no = self.shelf.segments.last().map_or(1, |segment| segment.info.no);
         let next = make_segment(&self.shelf.opener, &self.settings, no + 1, &self.id.0)?;
         let next_file = segment_file(no + 1);
-        let undecided = self.undecided_bodies()?;
-        in_transaction(&next_file, &next, || {
-            undecided
-                .iter()
-                .try_for_each(|(partition_no, body)| Ok(rows::put_body(&next, *partition_no, body)?))
-        })?;
         let ordinal = self.next_ordinal as i64;
         in_transaction(CATALOG, &self.catalog, || {
             let close = "UPDATE segment SET state = 1, ordinal_to = ?2 WHERE segment_no = ?1";
@@ -145,28 +139,6 @@ impl SqliteLedger {
         self.shelf.segments.push(Segment::opened(info, SqliteFile::from(next)));
         self.open_since = None;
         Ok(())
-    }
-
-    fn undecided_bodies(&self) -> Result<Vec<(i64, recount_model::KeptBody)>, LedgerError> {
-        let (file, open) = self.open_segment()?;
-        let mut found = Vec::new();
-        for (partition_no, _) in self.shelf.partitions.iter() {
-            let mark = self.marks.get(&partition_no);
-            let from = mark.map_or(0, |mark| mark.next_offset);
-            let sql = "SELECT offset FROM body WHERE partition_no = ?1 AND offset >= ?2";
-            let mut statement = open.prepare_cached(sql).map_err(failed(file))?;
-            let offsets = statement
-                .query_map(params![partition_no, from as i64], |row| row.get::<_, i64>(0))
-                .and_then(|rows| rows.collect::<Result<Vec<i64>, _>>())
-                .map_err(failed(file))?;
-            for offset in offsets.into_iter().map(|offset| offset as u64) {
-                if mark.is_none_or(|mark| !mark.decided_above.contains(offset)) {
-                    found
-                        .extend(rows::get_body(file, open, partition_no, offset)?.map(|b| (partition_no, b)));
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Step 2, first part: takes the oldest closed segment in hand, and makes the file it is written to. False

@@ -141,13 +141,6 @@ pub trait LedgerStore: Send {
     /// passed over. A seq that leaves a gap above the partition's mark is refused as corrupt.
     fn append(&mut self, batches: &[EncodedBatch], persisted_at: Timestamp) -> Result<(), LedgerError>;
 
-    /// Keeps bodies before their decisions exist. Repeating it is harmless; orphans are swept by
-    /// [`sweep_orphan_bodies`](Self::sweep_orphan_bodies).
-    fn keep_bodies(&mut self, at: &PartitionId, bodies: &[KeptBody]) -> Result<(), LedgerError>;
-
-    /// Removes bodies at or above `next_offset` that no decision refers to.
-    fn sweep_orphan_bodies(&mut self, at: &PartitionId, next_offset: u64) -> Result<u64, LedgerError>;
-
     /// How far it is in a partition; `None` where it never saw it.
     fn mark(&mut self, at: &PartitionId) -> Result<Option<Mark>, LedgerError>;
 
@@ -160,6 +153,10 @@ pub trait LedgerStore: Send {
     /// The last `events_max` decided events of a partition that have an id of their own, newest first:
     /// without those that were refused as `duplicate` or `id_reused`.
     fn recent(&mut self, at: &PartitionId, events_max: usize) -> Result<Vec<RecentEvent>, LedgerError>;
+
+    /// Keys whose last attempt failed, as the current decisions say (`retries_exhausted`), since an operator
+    /// last resumed the flow. With `after_last = "stay-held"` they are held, also after a restart.
+    fn keys_exhausted(&mut self, at: &PartitionId) -> Result<Vec<Box<str>>, LedgerError>;
 
     /// Appends to the journal and returns the entry's ordinal.
     fn journal(&mut self, entry: &JournalEntry) -> Result<u64, LedgerError>;

@@ -1,10 +1,15 @@
 //! [`SqliteLedger`] behind the seam.
 
+use crate::journal::read_journal;
+use crate::query::Query;
 use crate::store::{
-    EncodedBatch, JournalEntry, LedgerError, LedgerId, LedgerStore, Mark, RecentEvent, StoredConfig,
+    DecisionFilter, EncodedBatch, JournalEntry, JournalKind, LedgerError, LedgerId, LedgerStore, Mark,
+    RecentEvent, StoredConfig,
 };
 use crate::writer::SqliteLedger;
-use recount_model::{ConfigVersion, Decision, FlowName, KeptBody, PartitionId, Timestamp};
+use recount_model::{ConfigVersion, Decision, FlowName, PartitionId, Timestamp, reason};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 impl LedgerStore for SqliteLedger {
     fn id(&self) -> LedgerId {
@@ -17,18 +22,6 @@ impl LedgerStore for SqliteLedger {
             return Ok(());
         }
         let done = self.append_all(batches, persisted_at);
-        self.written(done)
-    }
-
-    fn keep_bodies(&mut self, at: &PartitionId, bodies: &[KeptBody]) -> Result<(), LedgerError> {
-        self.healthy()?;
-        let done = self.keep_all(at, bodies);
-        self.written(done)
-    }
-
-    fn sweep_orphan_bodies(&mut self, at: &PartitionId, next_offset: u64) -> Result<u64, LedgerError> {
-        self.healthy()?;
-        let done = self.sweep(at, next_offset);
         self.written(done)
     }
 
@@ -53,6 +46,29 @@ impl LedgerStore for SqliteLedger {
             Some(number) => self.shelf.recent(&self.corrections, number, events_max),
             None => Ok(Vec::new()),
         }
+    }
+
+    fn keys_exhausted(&mut self, at: &PartitionId) -> Result<Vec<Box<str>>, LedgerError> {
+        let resumed = read_journal(&self.catalog, Some(&at.flow))?.into_iter().map(|(_, entry)| entry);
+        let resumed = resumed.filter(|entry| {
+            entry.kind == JournalKind::Operator && entry.what == "resumed" && entry.flow.is_some()
+        });
+        let filter = DecisionFilter {
+            flow: Some(at.flow.clone()),
+            partition: Some(at.partition.to_string()),
+            reason: Some(reason::RETRIES_EXHAUSTED),
+            verdict: Some("dead-lettered".to_owned()),
+            from: resumed.map(|entry| entry.at).max(),
+            ..DecisionFilter::default()
+        };
+        let mut keys = BTreeSet::new();
+        Query::new(&self.shelf, &self.catalog, &filter)?.run(&mut |stored| {
+            if stored.header.at == *at {
+                keys.extend(stored.decision.key.clone());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(keys.into_iter().collect())
     }
 
     fn journal(&mut self, entry: &JournalEntry) -> Result<u64, LedgerError> {

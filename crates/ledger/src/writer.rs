@@ -3,12 +3,11 @@
 use crate::files::{FolderLock, LockFailure};
 use crate::identity::{IdentityHasher, IdentityKey};
 use crate::opener::{Opener, SqliteFile, failed, refused};
-use crate::rows;
 use crate::segment::{self, Place, PutFailure};
 use crate::settings::LedgerSettings;
 use crate::shelf::{CATALOG, CatalogView, Corrections, Partitions, Segment, SegmentState, Shelf};
 use crate::store::{EncodedBatch, LedgerError, LedgerId, Mark};
-use recount_model::{KeptBody, PartitionId, Timestamp};
+use recount_model::{PartitionId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -215,47 +214,6 @@ impl SqliteLedger {
             appended.corrections.extend(corrected.map(|d| (partition_no, d.offset, seq)));
         }
         Ok(appended)
-    }
-
-    pub(crate) fn keep_all(&mut self, at: &PartitionId, bodies: &[KeptBody]) -> Result<(), LedgerError> {
-        if bodies.is_empty() {
-            return Ok(());
-        }
-        let partition_no = self.partition_number(at)?;
-        let (file, connection) = self.open_segment()?;
-        in_transaction(file, connection, || {
-            bodies.iter().try_for_each(|body| Ok(rows::put_body(connection, partition_no, body)?))
-        })
-    }
-
-    /// Removes bodies at or above `next_offset` without a decision from every segment that isn't sealed;
-    /// sealing takes only bodies of decided offsets along.
-    pub(crate) fn sweep(&mut self, at: &PartitionId, next_offset: u64) -> Result<u64, LedgerError> {
-        let Some(partition_no) = self.shelf.partitions.number(at) else { return Ok(0) };
-        let mark = self.marks.get(&partition_no).cloned();
-        let decided = |offset: u64| {
-            mark.as_ref().is_some_and(|m| offset < m.next_offset || m.decided_above.contains(offset))
-        };
-        let mut removed = 0;
-        for segment in self.shelf.segments.iter().filter(|s| !s.is_sealed()) {
-            let (file, connection) = (&segment.info.file, segment.connection(&self.shelf.opener)?);
-            removed += in_transaction(file, connection, || {
-                let sql = "SELECT offset FROM body WHERE partition_no = ?1 AND offset >= ?2";
-                let mut statement = connection.prepare_cached(sql)?;
-                let offsets = statement
-                    .query_map(params![partition_no, next_offset as i64], |row| row.get::<_, i64>(0))?
-                    .collect::<Result<Vec<i64>, _>>()?;
-                let orphans = offsets.into_iter().filter(|offset| !decided(*offset as u64));
-                let mut delete =
-                    connection.prepare_cached("DELETE FROM body WHERE partition_no = ?1 AND offset = ?2")?;
-                let mut count = 0;
-                for offset in orphans {
-                    count += delete.execute(params![partition_no, offset])? as u64;
-                }
-                Ok(count)
-            })?;
-        }
-        Ok(removed)
     }
 }
 

@@ -9,7 +9,7 @@ use recount_ledger::{
     EncodedBatch, JournalEntry, LedgerError, LedgerId, LedgerStore, Mark, RecentEvent, StoredConfig,
 };
 use recount_model::{
-    ConfigVersion, Decision, FlowName, KeptBody, OffsetSet, PartitionId, PayloadHash, Timestamp,
+    ConfigVersion, Decision, FlowName, OffsetSet, PartitionId, PayloadHash, Timestamp,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -245,14 +245,6 @@ impl LedgerStore for WatchedLedger {
         Ok(())
     }
 
-    fn keep_bodies(&mut self, at: &PartitionId, bodies: &[KeptBody]) -> Result<(), LedgerError> {
-        self.with("keep bodies", |store| store.keep_bodies(at, bodies))
-    }
-
-    fn sweep_orphan_bodies(&mut self, at: &PartitionId, next_offset: u64) -> Result<u64, LedgerError> {
-        self.with("sweep bodies", |store| store.sweep_orphan_bodies(at, next_offset))
-    }
-
     fn mark(&mut self, at: &PartitionId) -> Result<Option<Mark>, LedgerError> {
         self.with("mark", |store| store.mark(at))
     }
@@ -267,6 +259,10 @@ impl LedgerStore for WatchedLedger {
 
     fn recent(&mut self, at: &PartitionId, events_max: usize) -> Result<Vec<RecentEvent>, LedgerError> {
         self.with("recent", |store| store.recent(at, events_max))
+    }
+
+    fn keys_exhausted(&mut self, at: &PartitionId) -> Result<Vec<Box<str>>, LedgerError> {
+        self.with("keys exhausted", |store| store.keys_exhausted(at))
     }
 
     fn journal(&mut self, entry: &JournalEntry) -> Result<u64, LedgerError> {

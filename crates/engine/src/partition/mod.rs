@@ -16,6 +16,7 @@ use crate::probe::Step;
 use crate::source::{Delivery, Source, SourceError, SourcePartition, SourceReader};
 use crate::start::{StartError, Stop, ledger_stop, start};
 use recount_ledger::LedgerError;
+use recount_model::decide::AfterLast;
 use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, Timestamp, reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -169,6 +170,7 @@ impl PartitionLoop {
             at,
             shared,
         };
+        partition.hold_exhausted_keys().await?;
         let adopted = started.unrecorded.ranges().iter().map(|&(from, to)| {
             let cause = "the ledger was lost; adopted by an operator".to_owned();
             Gap { from, to, kind: GapKind::Unrecorded, cause }
@@ -177,6 +179,19 @@ impl PartitionLoop {
         partition.run_batch(Vec::new(), adopted, partition.shared.clock.now()).await?;
         partition.wait_for_ledger(0).await?;
         Ok(partition)
+    }
+
+    /// Keys that stay held after their last attempt stay so over a restart, as the ledger tells.
+    async fn hold_exhausted_keys(&mut self) -> Result<(), Exit> {
+        if self.shared.spec.retry.after_last != AfterLast::StayHeld {
+            return Ok(());
+        }
+        let at = self.at.clone();
+        let keys = self.shared.book.with(move |store| store.keys_exhausted(&at)).await;
+        for key in keys.map_err(|error| Exit::from(ledger_stop(&error)))? {
+            self.hold.keep_held(HoldKey::Key(key));
+        }
+        Ok(())
     }
 
     /// Opens the source where our own record says; one that is away is asked again and again.

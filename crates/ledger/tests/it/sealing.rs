@@ -154,22 +154,6 @@ fn the_books_of_a_sealed_segment_are_kept() {
 }
 
 #[test]
-fn bodies_kept_before_their_decision_survive_a_rotation() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = partition("a");
-    let mut ledger = SqliteLedger::open(folder.path(), hourly()).unwrap();
-    ledger.append(&[encoded(batch(&at, 1, 0..100))], Timestamp(NOON)).unwrap();
-    ledger.keep_bodies(&at, &[body(103)]).unwrap();
-    maintain_until_sealed(&mut ledger, NOON + HOUR_MS);
-    let mut record = batch(&at, 2, 100..104);
-    record.decisions[3] = dead(103);
-    record.bodies.clear();
-    ledger.append(&[encoded(record)], Timestamp(NOON)).unwrap();
-    assert_eq!(ledger.sweep_orphan_bodies(&at, 0).unwrap(), 0);
-    assert_eq!(LedgerReader::open(folder.path()).unwrap().body(&at, 103).unwrap(), Some(body(103)));
-}
-
-#[test]
 fn retention_keeps_unresolved_dead_letters_and_the_books() {
     let folder = tempfile::tempdir().unwrap();
     let at = partition("a");

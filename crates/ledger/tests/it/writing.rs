@@ -8,7 +8,7 @@ use recount_ledger::{
     DecisionFilter, IdentitySum, JournalEntry, JournalKind, LedgerError, LedgerId, LedgerRead, LedgerReader,
     LedgerStore, SqliteLedger, StoredConfig, identity_hash, running_instance,
 };
-use recount_model::{ConfigVersion, Decision, Gap, GapKind, Timestamp};
+use recount_model::{BatchRecord, ConfigVersion, Decision, Fate, Gap, GapKind, Reason, Timestamp, reason};
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 
@@ -245,19 +245,33 @@ fn identity_sums_are_those_of_the_decisions_and_need_no_decoding() {
 }
 
 #[test]
-fn orphaned_bodies_are_swept_and_others_stay() {
+fn keys_are_exhausted_until_somebody_resumes_the_flow_or_their_event_is_decided_anew() {
     let folder = tempfile::tempdir().unwrap();
     let at = partition("0");
     let mut ledger = open(folder.path());
-    ledger.keep_bodies(&at, &[body(3), body(120)]).unwrap();
-    ledger.keep_bodies(&at, &[body(3)]).unwrap();
-    assert_eq!(ledger.mark(&at).unwrap(), None);
-    ledger.append(&[encoded(batch(&at, 1, 0..100))], Timestamp(NOON)).unwrap();
-    assert_eq!(ledger.sweep_orphan_bodies(&at, 100).unwrap(), 1);
-    assert_eq!(ledger.sweep_orphan_bodies(&at, 0).unwrap(), 0);
-    let reader = LedgerReader::open(folder.path()).unwrap();
-    assert_eq!(reader.body(&at, 3).unwrap(), Some(body(3)));
-    assert_eq!(reader.body(&at, 120).unwrap(), None);
+    let exhausted = |seq: u64, offset: u64| {
+        let fate = Fate::DeadLettered(Reason::new(reason::RETRIES_EXHAUSTED, "attempt 3 of 3"));
+        let decision = Decision { fate, key: Some(format!("key-{offset}").into()), ..applied(offset) };
+        BatchRecord { decisions: vec![decision], bodies: Vec::new(), ..batch(&at, seq, offset..offset + 1) }
+    };
+    let keys = |ledger: &mut SqliteLedger| ledger.keys_exhausted(&partition("0")).unwrap().join(" ");
+    assert_eq!(keys(&mut ledger), "");
+    for (seq, offset) in [(1, 0), (2, 1), (3, 2)] {
+        ledger.append(&[encoded(exhausted(seq, offset))], Timestamp(NOON)).unwrap();
+    }
+    assert_eq!(keys(&mut ledger), "key-0 key-1 key-2");
+    ledger.append(&[encoded(correction(&at, 4, 1, 2, 3))], Timestamp(NOON)).unwrap();
+    assert_eq!(keys(&mut ledger), "key-0 key-2");
+    let resumed = JournalEntry {
+        kind: JournalKind::Operator,
+        flow: Some(at.flow.clone()),
+        what: "resumed".to_owned(),
+        at: Timestamp(NOON + 3000),
+        persisted_at: Timestamp(0),
+        detail: serde_json::json!({}),
+    };
+    ledger.journal(&resumed).unwrap();
+    assert_eq!(keys(&mut ledger), "key-2", "decided after the resume");
 }
 
 #[test]
