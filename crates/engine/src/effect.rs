@@ -167,6 +167,7 @@ pub trait Effect: Send + Sync {
         decided_above: &OffsetSet,
     ) -> Result<(), EffectFault>;
 
-    /// A clean drain: the next owner need not go one by one.
+    /// A clean drain: the next owner need not go one by one. Everything up to `claim.expected_seq` is in the
+    /// ledger by then, and its `recount_batch` rows are deleted.
     async fn release(&self, at: &PartitionId, claim: Claim) -> Result<(), EffectFault>;
 }

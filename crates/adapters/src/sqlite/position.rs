@@ -262,7 +262,8 @@ pub(crate) fn reset(
     run(conn, "resetting the position", &sql, params![flow, source, partition, seq]).map(drop)
 }
 
-/// A clean drain.
+/// Inside a transaction: a clean drain. The ledger has every batch then, so none is left behind here: what
+/// is forgotten in the ledger would stand in the last one.
 pub(crate) fn release(conn: &Connection, at: &PartitionId, claim: Claim) -> Result<(), EffectFault> {
     let (epoch, seq) = (as_integer(claim.epoch)?, as_integer(claim.expected_seq)?);
     let sql = format!(
@@ -270,8 +271,9 @@ pub(crate) fn release(conn: &Connection, at: &PartitionId, claim: Claim) -> Resu
          {OF_PARTITION} AND epoch = ?4 AND seq = ?5"
     );
     let [flow, source, partition] = of(at);
-    match run(conn, "releasing the partition", &sql, params![flow, source, partition, epoch, seq])? {
-        1 => Ok(()),
-        _ => Err(EffectFault::NotMine),
+    if run(conn, "releasing the partition", &sql, params![flow, source, partition, epoch, seq])? != 1 {
+        return Err(EffectFault::NotMine);
     }
+    let sql = format!("DELETE FROM recount_batch {OF_PARTITION} AND seq <= ?4");
+    run(conn, "deleting from recount_batch", &sql, params![flow, source, partition, seq]).map(drop)
 }

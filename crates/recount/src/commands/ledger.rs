@@ -30,6 +30,10 @@ pub fn ledger(command: &LedgerCommand) -> Outcome {
                     "{} decisions no longer tell their key and id, {} bodies are gone; verdicts and positions stay",
                     forgotten.decisions, forgotten.bodies
                 );
+                println!(
+                    "not touched: the source, your own tables, and, after a flow was killed, the last batch in \
+                     recount_batch, until the flow runs and stops again"
+                );
             }
             Ok(Exit::Well)
         }
