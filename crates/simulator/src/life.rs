@@ -15,7 +15,7 @@ use recount_engine::{
     Book, Clock, EffectRows, FlowEnd, FlowHandle, FlowParts, FlowSpec, Guards, Source, StartOptions,
     start_flow,
 };
-use recount_ledger::{LedgerSettings, LedgerStore, SqliteLedger};
+use recount_ledger::{JournalEntry, JournalKind, LedgerError, LedgerSettings, LedgerStore, SqliteLedger};
 use recount_model::{PartitionId, SourceId, Timestamp};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -124,6 +124,10 @@ impl<'s> Life<'s> {
         let known = LedgerStore::partitions(&mut ledger, &scene.spec.flow);
         let known = known.map_err(|error| format!("ledger: {error}"))?;
         let recorded = known.last().map(|at| at.source.clone());
+        if plan.name == LifePlan::quiet().name {
+            // Keys that stayed held over the restart would wait for ever where nothing else happens.
+            resume_held_keys(scene, &mut ledger).map_err(|error| format!("ledger: {error}"))?;
+        }
         let ledger: Arc<Mutex<dyn LedgerStore>> = Arc::new(Mutex::new(ledger));
         let mut life = Self {
             scene,
@@ -413,6 +417,19 @@ impl<'s> Life<'s> {
     pub fn handle(&self) -> &FlowHandle {
         &self.main().handle
     }
+}
+
+/// What `recount resume` does where no instance runs.
+fn resume_held_keys(scene: &Scene, ledger: &mut SqliteLedger) -> Result<(), LedgerError> {
+    let entry = JournalEntry {
+        kind: JournalKind::Operator,
+        flow: Some(scene.spec.flow.clone()),
+        what: "resumed".to_owned(),
+        at: WorldClock(Arc::clone(&scene.world)).now(),
+        persisted_at: Timestamp(0),
+        detail: serde_json::json!({ "by": "the simulator", "because": "somebody looked at what stays held" }),
+    };
+    LedgerStore::journal(ledger, &entry).map(drop)
 }
 
 fn act_number(act: Act) -> u64 {
