@@ -14,7 +14,7 @@ use crate::start::{StartOptions, Stop, ledger_stop};
 use crate::stats::FlowStats;
 use crate::telling::Teller;
 use recount_checks::FlowChecks;
-use recount_ledger::{JournalEntry, JournalKind};
+use recount_ledger::{JournalEntry, JournalKind, LedgerError};
 use recount_model::budget::BudgetStand;
 use recount_model::{BatchRecord, Budget, PartitionId, ReasonCode, Timestamp, reason};
 use std::collections::BTreeMap;
@@ -180,6 +180,17 @@ impl FlowShared {
 
     /// Writes to the journal; where that fails the log has it, and the next append stops the flow.
     async fn journal(&self, kind: JournalKind, what: &str, detail: serde_json::Value) {
+        // The log has told it; whoever must know calls `record`.
+        drop(self.record(kind, what, detail).await);
+    }
+
+    /// Writes to the journal, and says whether that is durable.
+    async fn record(
+        &self,
+        kind: JournalKind,
+        what: &str,
+        detail: serde_json::Value,
+    ) -> Result<(), Arc<LedgerError>> {
         let entry = JournalEntry {
             kind,
             flow: Some(self.spec.flow.clone()),
@@ -189,9 +200,10 @@ impl FlowShared {
             detail,
         };
         let (what, written) = (entry.what.clone(), self.book.with(move |store| store.journal(&entry)).await);
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::error!(target: "recount::flow", flow = %self.spec.flow, "{what} could not be written to the journal: {error}");
         }
+        written.map(drop)
     }
 }
 
@@ -259,14 +271,20 @@ impl FlowHandle {
     }
 
     /// Stops taking, after the batch under way.
-    pub async fn pause(&self, by: &str, because: &str) {
+    ///
+    /// # Errors
+    /// Where the ledger could not record it: the flow is paused all the same, but a restart won't heed it.
+    pub async fn pause(&self, by: &str, because: &str) -> Result<(), Arc<LedgerError>> {
         self.shared.pause(format!("{by}: {because}"));
-        self.shared.journal(JournalKind::Operator, "paused", operator_detail(by, because)).await;
+        self.shared.record(JournalKind::Operator, "paused", operator_detail(by, because)).await
     }
 
     /// Goes on: what was exceeded is accepted, the breaker begins anew, keys kept held go on.
-    pub async fn resume(&self, by: &str, because: &str) {
-        self.shared.journal(JournalKind::Operator, "resumed", operator_detail(by, because)).await;
+    ///
+    /// # Errors
+    /// Where the ledger could not record it: then nothing has changed.
+    pub async fn resume(&self, by: &str, because: &str) -> Result<(), Arc<LedgerError>> {
+        self.shared.record(JournalKind::Operator, "resumed", operator_detail(by, because)).await?;
         self.shared.gate().accept();
         self.shared.stats.update(|counts| counts.paused = None);
         self.shared.paused.send_replace(None);
@@ -275,6 +293,7 @@ impl FlowHandle {
             // A partition that ended has no keys to let go.
             drop(command.send(Command::ResumeKeys).await);
         }
+        Ok(())
     }
 
     /// Decides events of one partition anew, whether or not a loop runs it now.

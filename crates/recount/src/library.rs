@@ -192,13 +192,19 @@ pub struct FlowRun {
 impl FlowRun {
     /// Stops taking, after the batch under way. Recorded, with the sentence and who runs the program, and
     /// holds over restarts.
-    pub async fn pause(&self, because: &str) {
-        self.handle.pause(&operator(), because).await;
+    ///
+    /// # Errors
+    /// If the ledger could not record it: it is paused, but a restart won't heed it.
+    pub async fn pause(&self, because: &str) -> Result<(), FlowError> {
+        self.handle.pause(&operator(), because).await.map_err(unrecorded)
     }
 
     /// Goes on after a pause: what was exceeded is accepted, and the breaker begins anew. Recorded.
-    pub async fn resume(&self, because: &str) {
-        self.handle.resume(&operator(), because).await;
+    ///
+    /// # Errors
+    /// If the ledger could not record it: then nothing has changed.
+    pub async fn resume(&self, because: &str) -> Result<(), FlowError> {
+        self.handle.resume(&operator(), because).await.map_err(unrecorded)
     }
 
     /// Counters since the start, as of now. The books never come from them.
@@ -238,6 +244,10 @@ impl FlowRun {
         })??;
         Ok(RunReport { flow, end, decided, decided_before, took: began.elapsed(), books })
     }
+}
+
+fn unrecorded(error: Arc<recount_ledger::LedgerError>) -> FlowError {
+    FlowError::NotWell(format!("it could not be recorded: {error}"))
 }
 
 impl fmt::Debug for FlowRun {

@@ -252,6 +252,10 @@ async fn working_health(State(control): State<Control>) -> Response {
     (status, Json(json!({ "recount": 1, "working": working, "flows": flows }))).into_response()
 }
 
+fn no_because() -> Response {
+    refusal(StatusCode::BAD_REQUEST, "\"because\" is empty: say why, it is recorded")
+}
+
 async fn pause(
     State(control): State<Control>,
     Path(flow): Path<String>,
@@ -260,10 +264,16 @@ async fn pause(
 ) -> Response {
     match control.flow(&flow, &headers) {
         Err(refusal) => refusal,
-        Ok(handle) => {
-            handle.pause(&operation.by, &operation.because).await;
-            Json(json!({ "recount": 1, "flow": flow, "paused": true })).into_response()
-        }
+        Ok(_) if operation.because.trim().is_empty() => no_because(),
+        Ok(handle) => match handle.pause(&operation.by, &operation.because).await {
+            Ok(()) => Json(json!({ "recount": 1, "flow": flow, "paused": true })).into_response(),
+            Err(error) => {
+                let sentence = format!(
+                    "flow {flow} is paused, but that could not be recorded, so a restart won't heed it: {error}"
+                );
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, &sentence)
+            }
+        },
     }
 }
 
@@ -275,9 +285,13 @@ async fn resume(
 ) -> Response {
     match control.flow(&flow, &headers) {
         Err(refusal) => refusal,
-        Ok(handle) => {
-            handle.resume(&operation.by, &operation.because).await;
-            Json(json!({ "recount": 1, "flow": flow, "paused": false })).into_response()
-        }
+        Ok(_) if operation.because.trim().is_empty() => no_because(),
+        Ok(handle) => match handle.resume(&operation.by, &operation.because).await {
+            Ok(()) => Json(json!({ "recount": 1, "flow": flow, "paused": false })).into_response(),
+            Err(error) => {
+                let sentence = format!("flow {flow} is as it was: that could not be recorded: {error}");
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, &sentence)
+            }
+        },
     }
 }

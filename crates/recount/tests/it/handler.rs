@@ -287,12 +287,12 @@ fn a_started_flow_is_paused_resumed_and_shut_down_by_its_program_and_by_commands
     let started = runtime.block_on(flow(&world).handler("book", Scripted::default()).start()).unwrap();
     let applied = || started.stats().decisions.get(&("applied", String::new())).copied();
     eventually("the first is applied", || applied() == Some(1));
-    runtime.block_on(started.pause("stock is being counted"));
+    runtime.block_on(started.pause("stock is being counted")).unwrap();
     assert!(started.stats().paused.unwrap().ends_with("stock is being counted"));
     world.append(&[line("o1", "a", "apply")]);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(applied(), Some(1));
-    runtime.block_on(started.resume("counted"));
+    runtime.block_on(started.resume("counted")).unwrap();
     eventually("the second is applied", || applied() == Some(2));
     world.recount(&["pause", "stock", "--because", "lunch"]).expect(0);
     assert_eq!(started.stats().paused.as_deref(), Some("ada: lunch"));
