@@ -5,6 +5,7 @@ mod bad_input;
 mod behaviour;
 mod budgets;
 mod config_faults;
+mod documents;
 mod duplicates;
 mod faces;
 mod files;
