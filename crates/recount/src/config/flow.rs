@@ -83,7 +83,7 @@ fn later_modes(table: &RawTable, context: &mut Context<'_, '_>) {
 }
 
 fn rules(table: &RawTable, context: &mut Context<'_, '_>, places: &mut Places) -> FlowRules {
-    for key in ["id", "type", "time", "key", "schema"] {
+    for key in ["source", "id", "type", "time", "key", "schema"] {
         if table.has(key) {
             places.insert(key.to_owned(), table.place(key));
         }

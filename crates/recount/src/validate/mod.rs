@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::explain::verdict_word;
 use happens::happens;
 use promise::promise;
+use recount_checks::RuleFault;
 use recount_model::BudgetLimit;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -85,6 +86,7 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
     for flow in &config.flows {
         let overdue = flow.reasons.iter().filter(|reason| reason.review_by.is_some_and(|date| date < today));
         warnings.extend(overdue.map(|reason| config.review_overdue(flow, reason)));
+        warnings.extend(missing_source(config, flow));
         let asked = databases::ask(config, flow);
         faults.extend(asked.faults);
         warnings.extend(asked.warnings);
@@ -130,6 +132,18 @@ pub fn command(args: &ValidateArgs) -> Outcome {
         print!("{}", report.render());
     }
     Ok(if report.is_valid() { Exit::Well } else { Exit::Usage })
+}
+
+/// A file that isn't there is no fault: it may come. A run without it stops and says so.
+fn missing_source(config: &Config, flow: &FlowConfig) -> Option<Fault> {
+    let SourceConfig::File { path, follow: false } = &flow.source else { return None };
+    let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
+    if is_pattern || path.exists() {
+        return None;
+    }
+    let message =
+        format!("the file {} does not exist (yet); a run would stop and say so", path.display());
+    Some(config.fault_at(&flow.spec.flow, &RuleFault { rule: "source".to_owned(), message }))
 }
 
 fn flow_report(flow: &FlowConfig, statements: Option<String>) -> FlowReport {

@@ -98,3 +98,12 @@ fn a_flow_that_is_not_there_is_a_usage_error_that_names_those_that_are() {
         assert!(told.err.contains("stock"), "{args:?}: {}", told.err);
     }
 }
+
+#[test]
+fn a_source_that_is_not_there_yet_is_a_warning_and_no_fault() {
+    let world = World::stock("");
+    std::fs::remove_file(world.path("orders.ndjson")).unwrap();
+    let told = world.recount(&["validate", "recount.toml"]).expect(0).all();
+    assert!(told.contains("orders.ndjson does not exist"), "{told}");
+    assert!(told.contains("source ="), "the line is shown: {told}");
+}
