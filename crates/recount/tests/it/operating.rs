@@ -180,3 +180,30 @@ fn a_running_instance_replays_what_it_is_asked_to() {
     assert_eq!(world.fates(), ["applied"; 2]);
     world.audit().expect(0);
 }
+
+#[test]
+fn a_key_that_stays_held_stays_so_over_a_restart_until_somebody_resumes() {
+    let held = "\n[flow.stock.retry]\nattempts = 2\nbackoff = \"10ms\"\nafter_last = \"stay-held\"\n";
+    let retried = format!("{TAKE_FROM_STOCK}{held}").replacen(
+        "[[flow.stock.apply.otherwise]]",
+        "[[flow.stock.apply.otherwise]]\nwhen = \"SELECT on_hand < 0 FROM stock WHERE sku = :sku\"\nverdict = \"retry\"\n\
+         reason = \"shelf_closed\"\nbecause = \"the shelf is closed\"\n\n[[flow.stock.apply.otherwise]]",
+        1,
+    );
+    let world = World::new(&config("", &retried));
+    world.put("a", -1);
+    world.lines(&[order("o0", "a", 1), order("o1", "b", 1)]);
+    world.run();
+    assert_eq!(world.fates(), ["dead-lettered retries_exhausted", "applied"]);
+
+    // The shelf is open again, but nobody has said that the key may go on.
+    world.put("a", 100);
+    world.append(&[order("o2", "a", 1), order("o3", "b", 1)]);
+    let told = world.run();
+    assert_eq!(world.on_hand("a"), 100, "{}", told.all());
+    assert_eq!(world.on_hand("b"), 98);
+
+    world.recount(&["resume", "stock", "--because", "the shelf is open"]).expect(0);
+    world.run();
+    assert_eq!(world.on_hand("a"), 99, "what waited is applied now");
+}
