@@ -7,6 +7,7 @@ mod kill;
 mod orders;
 mod program;
 mod random;
+mod services;
 mod shop;
 mod simulate;
 mod tidy;
@@ -38,6 +39,8 @@ enum Chore {
     Kill(kill::Options),
     /// Drive the production loop over a file system, a database and a source that fail, from seeds.
     Simulate(simulate::Options),
+    /// Start real servers for tests (PostgreSQL, Kafka) on private ports, or stop them.
+    Services(services::Options),
     /// Measure what Recount costs beside a consumer written by hand.
     Bench(bench::Options),
 }
@@ -47,6 +50,7 @@ fn main() -> Result<ExitCode> {
     match arguments.chore {
         Chore::Tidy => tidy::run(arguments.json),
         Chore::Example(options) => example::run(options, arguments.json),
+        Chore::Services(options) => services::run(options, arguments.json),
         Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
         Chore::Kill(options) => kill::run(options, arguments.json),

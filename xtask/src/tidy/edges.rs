@@ -6,14 +6,18 @@ use super::{Fault, File, Findings};
 /// the simulator, may use anything.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("services", &[]),
     ("checks", &["model"]),
     ("ledger", &["model"]),
     ("signals", &["model"]),
     ("engine", &["model", "checks", "ledger"]),
     ("audit", &["model", "checks", "ledger"]),
     ("story", &["model", "ledger", "signals"]),
-    ("adapters", &["model", "checks", "ledger", "engine", "audit"]),
-    ("recount", &["model", "checks", "ledger", "signals", "engine", "audit", "story", "adapters"]),
+    ("adapters", &["model", "checks", "ledger", "engine", "audit", "services"]),
+    (
+        "recount",
+        &["model", "checks", "ledger", "signals", "engine", "audit", "story", "adapters", "services"],
+    ),
     (
         "simulator",
         &["model", "checks", "ledger", "signals", "engine", "audit", "story", "adapters", "recount"],
