@@ -1,87 +1,64 @@
-//! The command line, described once: help, completions and man page come from here.
+//! What each command takes.
 
-use crate::demo::DemoArgs;
-use crate::init::InitArgs;
-use crate::reproduce::ReproduceArgs;
-use crate::status::StatusArgs;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum, value_parser};
 use std::path::PathBuf;
 
-/// Consumes events and says what it did with every one of them.
-#[derive(Debug, Parser)]
-#[command(
-    name = "recount",
-    version,
-    about = "Consumes events and says what it did with every one of them.",
-    disable_help_subcommand = true,
-    after_help = "Exit codes, the first that applies: 2 usage or config; 4 the instance or ledger that was asked can't \
-                  be reached; 1 what was asked about is not well; 3 unprovable; 0 well.",
-    help_template = "{about}\n\n{usage-heading} {usage}\n\n\
-Set up:\n  init          Write a commented config and a schema from sampled events\n  \
-validate      Show every fault of a config, its promises, and who is told what\n  \
-demo          Show the silent consumer, and what Recount says beside it\n  \
-explain       Say what a reason means and what to do next\n\n\
-Run:\n  run           Run the flows of a config\n  \
-publish       Append events to a flow's embedded log\n  \
-pause         Let a flow take no more, with a reason that is recorded\n  \
-resume        Let a paused flow go on, with a reason that is recorded\n\n\
-At 2 AM:\n  status        Say on one screen whether each flow is working, and why not\n  \
-story         Tell what was decided about a key, an id or a position (alias: why)\n  \
-audit         Count again: published = decided = what the database shows\n  \
-dead-letters  List dead letters, or show one whole (alias: dlq)\n  \
-replay        Decide events anew that were not applied\n  \
-reproduce     Write a folder that decides one event again\n\n\
-Keep well:\n  ledger        Export decisions, mend after a restore, forget a key\n\nOptions:\n{options}{after-help}"
-)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Write a commented config and a schema from sampled events
-    Init(InitArgs),
-    /// Show the silent consumer, and what Recount says beside it
-    Demo(DemoArgs),
-    /// Say on one screen whether each flow is working, and why not
-    Status(StatusArgs),
-    /// Write a folder that decides one event again: bytes, config of that time, a command
-    Reproduce(ReproduceArgs),
-    /// Run the flows of a config
-    Run(RunArgs),
-    /// Show every fault of a config, its promises, and who is told what
-    Validate(ValidateArgs),
-    /// Say what a reason means and what to do next
-    Explain(ExplainArgs),
-    /// Append events to a flow's embedded log
-    Publish(PublishArgs),
-    /// Let a flow take no more, with a reason that is recorded
-    Pause(OperateArgs),
-    /// Let a paused flow go on, with a reason that is recorded
-    Resume(OperateArgs),
-    /// Tell what was decided about a key, an id or a position
-    #[command(alias = "why")]
-    Story(StoryArgs),
-    /// Count again: published = decided = what the database shows
-    Audit(AuditArgs),
-    /// List dead letters, or show one whole
-    #[command(alias = "dlq")]
-    DeadLetters(DeadLettersArgs),
-    /// Decide events anew that were not applied
-    Replay(ReplayArgs),
-    /// Export decisions, mend after a restore, forget a key
-    Ledger(LedgerArgs),
-}
-
-/// Which config, for the commands that take it as their argument.
-#[derive(Debug, Args)]
+/// Which config, for the commands that take it as their argument. `-c` is taken too, so that one spelling
+/// works with every command.
+#[derive(Debug)]
 pub struct ConfigArg {
     /// The config
-    #[arg(value_name = "CONFIG", default_value = "recount.toml", env = "RECOUNT_CONFIG")]
     pub config: PathBuf,
+}
+
+/// The id of `-c`, where the config is also an argument.
+const CONFIG_OPTION: &str = "config_option";
+
+impl Args for ConfigArg {
+    fn augment_args(command: Command) -> Command {
+        let argument = Arg::new("config")
+            .value_name("CONFIG")
+            .help("The config")
+            .default_value("recount.toml")
+            .env("RECOUNT_CONFIG")
+            .value_parser(value_parser!(PathBuf));
+        let option = Arg::new(CONFIG_OPTION)
+            .short('c')
+            .long("config")
+            .value_name("CONFIG")
+            .help("The same, as other commands take it")
+            .hide(true)
+            .value_parser(value_parser!(PathBuf));
+        command.arg(argument).arg(option)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ConfigArg {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let argument = matches.get_one::<PathBuf>("config");
+        let option = matches.get_one::<PathBuf>(CONFIG_OPTION);
+        let is_given = matches.value_source("config") == Some(ValueSource::CommandLine);
+        match (argument, option) {
+            (Some(one), Some(other)) if is_given => {
+                let message =
+                    format!("two configs are named, {} and {}: name one", one.display(), other.display());
+                Err(clap::Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n")))
+            }
+            (_, Some(config)) | (Some(config), None) => Ok(Self { config: config.clone() }),
+            (None, None) => Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, "no config is named\n")),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// Which config, for the commands whose argument is something else.
@@ -100,8 +77,6 @@ pub struct ConfigOption {
 
 /// `recount run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  recount run recount.toml\n  recount run recount.toml --dry-run\n  \
-recount run recount.toml --fail-on dead-letters,skips --metrics-file metrics.txt")]
 pub struct RunArgs {
     /// Which config
     #[command(flatten)]
@@ -156,7 +131,6 @@ pub struct ValidateArgs {
 
 /// `recount explain`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  recount explain schema_mismatch")]
 pub struct ExplainArgs {
     /// The reason's code; none lists them all
     #[arg(value_name = "REASON")]
@@ -171,8 +145,6 @@ pub struct ExplainArgs {
 
 /// `recount publish`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  recount publish orders --file orders.ndjson\n  \
-echo '{\"id\":\"1\"}' | recount publish orders")]
 pub struct PublishArgs {
     /// The flow, whose source must be http
     #[arg(value_name = "FLOW")]
@@ -207,8 +179,6 @@ pub struct OperateArgs {
 
 /// `recount story`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  recount story 1095275\n  recount story 31198570044-1095275\n  \
-recount story reserve-stock/0/4711")]
 pub struct StoryArgs {
     /// A key, an event id, or a position flow/partition/offset
     #[arg(value_name = "KEY")]
@@ -250,6 +220,9 @@ pub struct DeadLettersArgs {
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
     /// List dead letters, by reason, newest last
+    ///
+    /// Each line has the event's position, id, key and the sentence that says what was found. Those that were
+    /// replayed or accepted since are not listed.
     List {
         /// Of this flow
         #[arg(long, value_name = "FLOW")]
@@ -268,6 +241,9 @@ pub enum DeadLettersCommand {
         json: bool,
     },
     /// Show one whole: payload, headers, every attempt, what to do next
+    ///
+    /// The event as it was delivered, what each check found in it, what the database or handler answered at each
+    /// attempt, and the command that brings it back. Secret fields are left out.
     Show {
         /// An event id, or a position flow/partition/offset
         #[arg(value_name = "ID")]
@@ -283,9 +259,6 @@ pub enum DeadLettersCommand {
 
 /// `recount replay`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  recount replay reserve-stock --reason unknown_sku --dry-run\n  \
-recount replay reserve-stock --reason unknown_sku --because 'the list was completed'\n  \
-recount replay reserve-stock --dead-letter reserve-stock/0/4711 --because 'one of them first'")]
 pub struct ReplayArgs {
     /// The flow
     #[arg(value_name = "FLOW")]
@@ -328,6 +301,9 @@ pub struct LedgerArgs {
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
     /// Write decisions as NDJSON or CSV to standard output
+    ///
+    /// One line a decision: position, event id, key, verdict, reason, flags, attempt, config version, times. Without
+    /// options every current decision of every flow; the options narrow it down.
     Export {
         /// The form
         #[arg(long, value_enum, default_value_t = ExportForm::Ndjson)]
@@ -358,6 +334,9 @@ pub enum LedgerCommand {
         config: ConfigOption,
     },
     /// Mend after the database was restored from earlier than the ledger
+    ///
+    /// Decisions whose effects are gone with the restored database are either applied again or accepted as gone.
+    /// Both are recorded, with who and why. Until then the flow does not run (reason effects_rolled_back).
     Recover {
         /// Apply the events again whose effects are gone
         #[arg(long, conflicts_with = "accept", required_unless_present = "accept")]
@@ -376,6 +355,9 @@ pub enum LedgerCommand {
         json: bool,
     },
     /// Destroy payloads, ids and key of a key; verdicts and positions stay
+    ///
+    /// For people who have a right to be forgotten. The books go on to balance, since what was decided at which
+    /// position stays; what the event held, and whose it was, can't be told any more. It can't be undone.
     Forget {
         /// The key
         #[arg(value_name = "KEY")]
@@ -399,4 +381,20 @@ pub enum ExportForm {
     Ndjson,
     /// Comma-separated, with a header.
     Csv,
+}
+
+/// `recount completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `recount man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a file for each command into this folder
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }
