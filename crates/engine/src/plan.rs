@@ -263,7 +263,7 @@ impl Plan {
             if keeps_body && self.is_body_kept(underway, &fate) {
                 bodies.push(self.body(underway, &fate, now));
             }
-            decisions.push(decision(underway, fate, evidence));
+            decisions.push(decision(self.spec.origin, underway, fate, evidence));
         }
         for gap in &self.gaps {
             progress.pass(gap.from, gap.to);
@@ -308,7 +308,7 @@ impl Plan {
     }
 }
 
-fn decision(underway: &Underway, fate: Fate, evidence: Option<Box<str>>) -> Decision {
+fn decision(origin: Origin, underway: &Underway, fate: Fate, evidence: Option<Box<str>>) -> Decision {
     let meta = underway.meta();
     let evidence = match (evidence, underway.linked_to) {
         (None, Some(first)) => Some(format!("{{\"linked_to_dead_letter\":{first}}}").into()),
@@ -323,7 +323,7 @@ fn decision(underway: &Underway, fate: Fate, evidence: Option<Box<str>>) -> Deci
         flags: underway.flags().to_vec(),
         attempt: underway.attempt,
         event_time: meta.time,
-        origin: Origin::Ran,
+        origin,
         corrects: underway.replay.map(|r| Corrects { seq: r.corrects_seq, replay_id: r.replay_id }),
         evidence,
         received: underway.is_received(),

@@ -2,7 +2,7 @@
 
 use crate::source::TakeLimits;
 use recount_model::decide::AfterLast;
-use recount_model::{Budget, ConfigVersion, FlowName, ReasonCode, Verdict};
+use recount_model::{Budget, ConfigVersion, FlowName, Origin, ReasonCode, Verdict};
 use std::collections::BTreeMap;
 
 /// How many rows a statement must change.
@@ -142,6 +142,8 @@ pub struct FlowSpec {
     pub purpose: String,
     /// The config version that decides.
     pub config: ConfigVersion,
+    /// Where its decisions come from: Recount ran the effect, or a consumer's is reported or expected.
+    pub origin: Origin,
     /// One take.
     pub take: TakeLimits,
     /// Retrying.

@@ -333,6 +333,7 @@ pub fn spec(config: ConfigVersion, rng: &mut Rng) -> FlowSpec {
         owner: "the simulator".into(),
         purpose: "takes ordered units out of stock".into(),
         config,
+        origin: recount_model::Origin::Ran,
         take: TakeLimits {
             events_max: rng.between(1, 12) as usize,
             bytes_max: 100_000,

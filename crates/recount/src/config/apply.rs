@@ -137,6 +137,11 @@ fn one(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<Reason
         let message = format!("`{name}` stands only with {what}");
         context.sink.fault(&apply.place(name), message, format!("leave `{name}` out"));
     }
+    if apply.has("within") {
+        let message =
+            "`within` stands only with mode = \"observe\" or \"report\": here the effect is Recount's own";
+        context.sink.fault(&apply.place("within"), message, "leave `within` out".to_owned());
+    }
     Some(match *kind {
         "sql" => One::Sql(sql_route(apply, context, reasons)),
         "http" => One::Http(http_route(apply, context, reasons)),
@@ -151,7 +156,11 @@ fn rust_handler(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut V
     apply.text("handler").unwrap_or_default()
 }
 
-fn declared_reasons(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) {
+pub(super) fn declared_reasons(
+    apply: &RawTable,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+) {
     for table in apply.tables("reason") {
         declared(table, ReasonOrigin::Handler, context, reasons);
     }
@@ -202,7 +211,7 @@ fn sql_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<
     SqlRoute { statements, params, otherwise }
 }
 
-fn database(apply: &RawTable, context: &mut Context<'_, '_>) {
+pub(super) fn database(apply: &RawTable, context: &mut Context<'_, '_>) {
     let at = apply.place("database");
     match apply.text("database") {
         Some(name) if context.databases.contains(&name) => {}
@@ -359,7 +368,7 @@ fn handler_reasons(reasons: &[ReasonInfo]) -> BTreeMap<recount_model::ReasonCode
     handlers.map(|reason| (reason.code.clone(), verdict(reason))).collect()
 }
 
-fn effect_rows(table: &RawTable, context: &mut Context<'_, '_>) -> EffectRows {
+pub(super) fn effect_rows(table: &RawTable, context: &mut Context<'_, '_>) -> EffectRows {
     if let Some(custom) = table.table("effects") {
         let sql = custom.text("sql").unwrap_or_default();
         if custom.has("sql") {

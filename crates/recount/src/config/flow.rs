@@ -6,7 +6,8 @@ use super::fields::{mentions, misspelt};
 use super::raw::RawTable;
 use super::resolve::Context;
 use super::spec::SOURCES_NOW;
-use super::{FlowConfig, ReasonInfo, ReasonOrigin, ReasonVerdict, SourceConfig};
+use super::watched;
+use super::{FlowConfig, FlowMode, ReasonInfo, ReasonOrigin, ReasonVerdict, SourceConfig};
 use recount_checks::{CheckRule, Decode, FlowChecks, FlowRules, Otherwise};
 use recount_engine::{BreakerAction, BreakerSpec, FlowSpec, HoldSpec, RetrySpec, TakeLimits};
 use recount_model::decide::AfterLast;
@@ -40,12 +41,19 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
     let mut places = Places::new();
     let mut rules = rules(table, context, &mut places);
     rules.checks = checks(table, context, &mut reasons, &mut places);
-    let applies = apply::resolve(table, context, &mut reasons, &mut places);
+    let mode = mode(table);
+    let applies = match mode {
+        FlowMode::Run => apply::resolve(table, context, &mut reasons, &mut places),
+        FlowMode::Observe | FlowMode::Report => {
+            watched::resolve(mode, table, context, &mut reasons, &mut places)
+        }
+    };
     rules.routes = applies.routes.clone();
     let source = source(table, context);
     reasons.extend(builtins(table, &rules, &applies, context));
-    let spec = spec(flow, table, &rules, &reasons);
+    let spec = spec(flow, mode, table, &rules, &reasons);
     FlowConfig {
+        mode,
         spec,
         rules,
         source,
@@ -57,11 +65,15 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
     }
 }
 
-fn later_modes(table: &RawTable, context: &mut Context<'_, '_>) {
-    if table.text("mode").as_deref() == Some("observe") {
-        let message = "`observe` comes later: in this build Recount owns the loop";
-        context.sink.fault(&table.place("mode"), message, "write: mode = \"run\"".to_owned());
+fn mode(table: &RawTable) -> FlowMode {
+    match table.text("mode").as_deref() {
+        Some("observe") => FlowMode::Observe,
+        Some("report") => FlowMode::Report,
+        _ => FlowMode::Run,
     }
+}
+
+fn later_modes(table: &RawTable, context: &mut Context<'_, '_>) {
     if let Some(decode @ ("avro" | "protobuf")) = table.text("decode").as_deref() {
         let message =
             format!("{decode} comes later, with a schema registry: this build decodes json, text and bytes");
@@ -412,7 +424,13 @@ fn can_give(builtin: &Builtin, rules: &FlowRules, applies: &Applies) -> bool {
     }
 }
 
-fn spec(flow: FlowName, table: &RawTable, rules: &FlowRules, reasons: &[ReasonInfo]) -> FlowSpec {
+fn spec(
+    flow: FlowName,
+    mode: FlowMode,
+    table: &RawTable,
+    rules: &FlowRules,
+    reasons: &[ReasonInfo],
+) -> FlowSpec {
     let retry = table.table_or_defaults("retry");
     let hold = table.table_or_defaults("hold");
     let batch = table.table_or_defaults("batch");
@@ -424,6 +442,7 @@ fn spec(flow: FlowName, table: &RawTable, rules: &FlowRules, reasons: &[ReasonIn
         owner: table.text("owner").unwrap_or_default(),
         purpose: table.text("purpose").unwrap_or_default(),
         config: ConfigVersion(0),
+        origin: mode.origin(),
         take: TakeLimits {
             events_max: batch.count("events"),
             bytes_max: batch.count("bytes"),
@@ -442,7 +461,7 @@ fn spec(flow: FlowName, table: &RawTable, rules: &FlowRules, reasons: &[ReasonIn
         },
         hold: HoldSpec { events_max: hold.count("events"), bytes_max: hold.count("bytes") },
         dedupe_events: table.table_or_defaults("dedupe").count("events"),
-        breaker: breaker(table),
+        breaker: breaker(mode, table),
         budgets: reasons.iter().map(|reason| (reason.code.clone(), reason.budget)).collect(),
         id_is_secret: is_secret(&rules.id),
         key_is_secret: is_secret(&rules.key),
@@ -453,7 +472,7 @@ fn spec(flow: FlowName, table: &RawTable, rules: &FlowRules, reasons: &[ReasonIn
     }
 }
 
-fn breaker(table: &RawTable) -> BreakerSpec {
+fn breaker(mode: FlowMode, table: &RawTable) -> BreakerSpec {
     let settings = table.table_or_defaults("breaker");
     let then = match table.table("breaker") {
         Some(settings) => settings.text("then"),
@@ -463,6 +482,8 @@ fn breaker(table: &RawTable) -> BreakerSpec {
         Some(BudgetLimit::OfLast { share_ppm, events }) => (share_ppm, events),
         _ => (500_000, 1000),
     };
-    let action = if then.as_deref() == Some("alert") { BreakerAction::Alert } else { BreakerAction::Pause };
+    // Pausing would only stop the counting; the consumer would go on.
+    let only_tells = mode != FlowMode::Run || then.as_deref() == Some("alert");
+    let action = if only_tells { BreakerAction::Alert } else { BreakerAction::Pause };
     BreakerSpec { share_ppm, of_last, action }
 }

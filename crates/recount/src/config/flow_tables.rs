@@ -22,9 +22,9 @@ pub const FLOW: TableSpec = TableSpec {
         ),
         default(
             "mode",
-            Kind::Word(&["run", "observe"]),
+            Kind::Word(&["run", "observe", "report"]),
             "\"run\"",
-            "`run`: Recount owns the loop. `observe` comes later.",
+            "Who owns the loop. `run`: Recount. `observe`: a consumer of yours, as it is; Recount reads the same events, changes nothing, and compares what ought to have happened with the consumer's effects. `report`: a consumer of yours that posts what it decided to `/v1/decisions`.",
         ),
         default(
             "decode",
@@ -209,7 +209,7 @@ const CHECK: TableSpec = TableSpec {
 
 const APPLY: TableSpec = TableSpec {
     header: "[flow.NAME.apply]",
-    doc: "What is done with an event that passed: SQL in a database, or a handler, over HTTP or in Rust. Given several times as `[[flow.NAME.apply]]`, each but the last needs `when`; the first whose `when` holds is taken, and none is `no_route`.",
+    doc: "What is done with an event that passed: SQL in a database, or a handler, over HTTP or in Rust. With `mode = \"observe\"` or `\"report\"` nothing is done: it says where the consumer's effects are seen (`database`, `effects`, `within`). Given several times as `[[flow.NAME.apply]]`, each but the last needs `when`; the first whose `when` holds is taken, and none is `no_route`.",
     keys: &[
         optional("when", Kind::Cel, "\"meta.type == 'order.placed'\"", "Which events it is for."),
         optional(
@@ -240,7 +240,7 @@ const APPLY: TableSpec = TableSpec {
             "effects",
             Kind::WordOrTable(&["recount_effect", "none"], &EFFECTS),
             "\"recount_effect\"",
-            "How effects are counted: a row an effect in the same transaction, a query of your own, or not at all (then the books are attested by the commit, not counted).",
+            "How effects are counted: a row an effect in the same transaction, a query of your own, or not at all (then the books are attested by the commit, not counted). With `mode = \"observe\"` (required) or `\"report\"`: a query of your own.",
         ),
         optional(
             "sqlstates",
@@ -259,6 +259,12 @@ const APPLY: TableSpec = TableSpec {
             Kind::Text,
             "\"reserve\"",
             "A handler written in Rust, given under this name by the program that runs the flow (the crate `recount`), in a transaction of `database`. The `recount` command itself has none and refuses to run such a flow. One handler a flow.",
+        ),
+        default(
+            "within",
+            Kind::Duration,
+            "\"30s\"",
+            "With `mode = \"observe\"` or `\"report\"`: for so long after Recount has seen an event its effect, or its report, may be missing; until then it is open.",
         ),
         default(
             "deadline",
@@ -285,7 +291,12 @@ const EFFECTS: TableSpec = TableSpec {
     header: "[flow.NAME.apply.effects]",
     doc: "Your own count of effects.",
     keys: &[
-        required("sql", Kind::Text, "\"SELECT order_id FROM movement\"", "A query with one row an effect."),
+        required(
+            "sql",
+            Kind::Text,
+            "\"SELECT order_id FROM movement\"",
+            "A query with one row an effect. Beside a consumer of yours: where it records refusals elsewhere, UNION ALL them; where rows are older than the events, leave them out.",
+        ),
         optional(
             "id",
             Kind::Text,

@@ -20,6 +20,7 @@ pub mod spec;
 mod sql_text;
 mod tables;
 mod value;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,7 @@ pub use tables::ROOT;
 use fault::{Place, Sink};
 use recount_checks::{FlowRules, RuleFault};
 use recount_engine::{EffectRows, FlowSpec, OtherwiseVerdict, SqlRoute};
-use recount_model::{Amount, Budget, FlowName, ReasonCode};
+use recount_model::{Amount, Budget, FlowName, Origin, ReasonCode};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -142,6 +143,37 @@ pub enum SourceConfig {
     },
 }
 
+/// Who owns the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowMode {
+    /// Recount.
+    Run,
+    /// A consumer of the user's, which knows nothing of Recount.
+    Observe,
+    /// A consumer of the user's, which reports what it decided.
+    Report,
+}
+
+impl FlowMode {
+    /// As it is written in the config.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Observe => "observe",
+            Self::Report => "report",
+        }
+    }
+
+    /// Where its decisions come from.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::Run => Origin::Ran,
+            Self::Observe => Origin::Expected,
+            Self::Report => Origin::Reported,
+        }
+    }
+}
+
 /// What is done with events that pass.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EffectConfig {
@@ -172,20 +204,54 @@ pub enum EffectConfig {
         /// The reasons that the handlers may give, with the verdicts that they come with.
         reasons: BTreeMap<ReasonCode, OtherwiseVerdict>,
     },
+    /// Nothing by Recount: the consumer is somebody else's, and its effects are only looked at.
+    Watched {
+        /// A key of [`Config::databases`]; none where a consumer that reports has no effects to be counted.
+        database: Option<String>,
+        /// The user's own query, or none.
+        effects: EffectRows,
+        /// For how long after Recount has seen an event its effect, or its report, may be missing.
+        within_ms: u64,
+    },
     /// Nothing; events that pass are applied by their record alone.
     None,
 }
 
 impl EffectConfig {
-    /// The database that holds the effects, and how they are counted there; `None` where there is none.
+    /// The database in which Recount applies, and how effects are counted there; `None` where there is none.
     pub fn in_database(&self) -> Option<(&str, &EffectRows)> {
         match self {
             Self::Sql { database, effects, .. } | Self::Handler { database, effects, .. } => {
                 Some((database, effects))
             }
-            Self::Http { .. } | Self::None => None,
+            Self::Http { .. } | Self::Watched { .. } | Self::None => None,
         }
     }
+
+    /// Where the effects of a consumer that Recount doesn't run are seen.
+    pub fn watched(&self) -> Option<WatchedEffects<'_>> {
+        match self {
+            Self::Watched {
+                database: Some(database),
+                effects: EffectRows::Custom { sql, id },
+                within_ms,
+            } => Some(WatchedEffects { database, sql, id: id.as_deref(), within_ms: *within_ms }),
+            _ => None,
+        }
+    }
+}
+
+/// Where the effects of a consumer that Recount doesn't run are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchedEffects<'c> {
+    /// A key of [`Config::databases`].
+    pub database: &'c str,
+    /// One row an effect.
+    pub sql: &'c str,
+    /// Its column with the event's id; none where only counting is possible.
+    pub id: Option<&'c str>,
+    /// For how long after Recount has seen an event its effect may be missing.
+    pub within_ms: u64,
 }
 
 /// One `apply` with `http`.
@@ -247,6 +313,8 @@ pub struct ReasonInfo {
 /// `[flow.NAME]`.
 #[derive(Debug, Clone)]
 pub struct FlowConfig {
+    /// Who owns the loop.
+    pub mode: FlowMode,
     /// For the loop. Its `config` is version 0 until the ledger has given one.
     pub spec: FlowSpec,
     /// For the checks.

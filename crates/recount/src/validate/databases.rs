@@ -1,9 +1,10 @@
 //! Asks the databases that are there what they say of the statements, without changing anything.
 
-use crate::config::{Config, EffectConfig, Fault, FlowConfig};
-use crate::wiring::effect::sql_settings;
-use recount_adapters::sqlite::{SqliteOpenError, examine};
+use crate::config::{Config, EffectConfig, Fault, FlowConfig, WatchedEffects};
+use crate::wiring::effect::{find_database, sql_settings};
+use recount_adapters::sqlite::{SqliteOpenError, SqliteWitness, WitnessError, examine};
 use recount_checks::RuleFault;
+use std::ops::ControlFlow;
 
 /// What was found of one flow.
 #[derive(Debug, Default)]
@@ -18,12 +19,27 @@ pub(super) struct Asked {
 
 /// Compiles a flow's statements against its database.
 pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
-    let Some((database, _)) = flow.effect.in_database() else { return Asked::default() };
     let name = &flow.spec.flow;
     let unasked = |message: String| Asked {
         warnings: vec![config.fault_at(name, &RuleFault { rule: "apply[0].database".to_owned(), message })],
         ..Asked::default()
     };
+    if let Some(watched) = flow.effect.watched() {
+        let fault =
+            |message| config.fault_at(name, &RuleFault { rule: "apply[0].effects".to_owned(), message });
+        return match ask_watched(config, &watched) {
+            Ok(said) => Asked { statements: Some(said), ..Asked::default() },
+            Err(WitnessError::Question(message)) => Asked {
+                faults: vec![fault(message)],
+                statements: Some(format!("{} refuses the query", watched.database)),
+                ..Asked::default()
+            },
+            Err(WitnessError::Away(message)) => {
+                unasked(format!("the effects could not be looked at: {message}"))
+            }
+        };
+    }
+    let Some((database, _)) = flow.effect.in_database() else { return Asked::default() };
     let settings = match sql_settings(config, flow) {
         Ok(Some(settings)) => settings,
         Ok(None) => return Asked::default(),
@@ -42,6 +58,26 @@ pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
         },
         Err(error) => unasked(format!("the statements could not be looked at: {error}")),
     }
+}
+
+/// Asks for the first effect, in a database that is opened for reading only.
+fn ask_watched(config: &Config, watched: &WatchedEffects<'_>) -> Result<String, WitnessError> {
+    let away = |error: &dyn std::fmt::Display| WitnessError::Away(error.to_string());
+    let database = find_database(config, watched.database).map_err(|failure| away(&failure.message))?;
+    let path = database.sqlite_path().map_err(|error| away(&error))?;
+    let witness = SqliteWitness::new(path, None, database.busy_timeout_ms, database.statement_time_ms_max);
+    let mut snapshot = witness.snapshot()?;
+    let what = match watched.id {
+        Some(id) => {
+            snapshot.custom_ids(watched.sql, id, &mut |_| ControlFlow::Break(()))?;
+            format!("the ids of effects, {id}")
+        }
+        None => {
+            snapshot.custom_count(watched.sql)?;
+            "the number of effects".to_owned()
+        }
+    };
+    Ok(format!("{} gives {what}; it is read only, and only by the audit", watched.database))
 }
 
 fn said(path: &std::path::Path, plain: bool) -> String {

@@ -122,8 +122,40 @@ fn effect_happens(flow: &FlowConfig) -> Vec<Happens> {
                 Happens { when: "handler leaves an event out", then: "dead letter no_verdict, with its whole answer".to_owned() },
             ]
         }
+        EffectConfig::Watched { within_ms, .. } => watched_happens(flow, *within_ms),
         EffectConfig::None => Vec::new(),
     }
+}
+
+/// What is said of a consumer that Recount doesn't run.
+fn watched_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
+    let Some(watched) = flow.effect.watched() else { return Vec::new() };
+    let within = duration_text(within_ms);
+    let names =
+        if watched.id.is_some() { "named by id" } else { "counted: without an id nobody can say which" };
+    let row = |when: &'static str, then: String| Happens { when, then };
+    let mut rows = vec![
+        row(
+            "the consumer leaves nothing",
+            format!("open for {within}, then not working (expected_effect_missing), {names}"),
+        ),
+        row(
+            "the consumer is slow",
+            format!("its effects are open for {within}; afterwards missing, until they are there"),
+        ),
+    ];
+    if watched.id.is_some() {
+        rows.push(row(
+            "an effect that a check says ought not to be",
+            format!("not working once {within} have passed (effects_without_decision), {names}"),
+        ));
+        rows.push(row("an effect stands twice", format!("not working (effects_twice), {names}")));
+    }
+    rows.push(row(
+        "its database is away",
+        "unprovable until it is back; Recount reads on, and changes nothing there".to_owned(),
+    ));
+    rows
 }
 
 fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {

@@ -141,8 +141,7 @@ fn missing_source(config: &Config, flow: &FlowConfig) -> Option<Fault> {
     if is_pattern || path.exists() {
         return None;
     }
-    let message =
-        format!("the file {} does not exist (yet); a run would stop and say so", path.display());
+    let message = format!("the file {} does not exist (yet); a run would stop and say so", path.display());
     Some(config.fault_at(&flow.spec.flow, &RuleFault { rule: "source".to_owned(), message }))
 }
 
@@ -179,6 +178,12 @@ fn effect_text(effect: &EffectConfig) -> String {
         EffectConfig::Http { routes, .. } => {
             let urls: Vec<&str> = routes.iter().map(|route| route.url.as_str()).collect();
             format!("the handler {}", urls.join(", "))
+        }
+        EffectConfig::Watched { database: Some(database), .. } => {
+            format!("another consumer's, seen in {database}; Recount changes nothing there")
+        }
+        EffectConfig::Watched { database: None, .. } => {
+            "another consumer's; where it is seen isn't declared".to_owned()
         }
         EffectConfig::None => "none".to_owned(),
     }

@@ -1,8 +1,38 @@
 //! What is promised of a flow's delivery, and why: the table of promises, for one flow.
 
 use super::Promise;
-use crate::config::{EffectConfig, FlowConfig, SourceConfig};
+use crate::config::{EffectConfig, FlowConfig, FlowMode, SourceConfig};
 use recount_engine::EffectRows;
+use recount_model::budget::duration_text;
+
+/// Of a consumer that Recount doesn't run nothing is promised; only what is said about it.
+fn watched(flow: &FlowConfig, from: &str) -> Promise {
+    let watched = flow.effect.watched();
+    let effects_are = match watched.map(|watched| watched.id.is_some()) {
+        Some(true) => "counted by id",
+        Some(false) => "counted in total only: how many are missing, not which",
+        None => "not declared",
+    };
+    let (delivery, told) = match flow.mode {
+        FlowMode::Report => {
+            ("the consumer's own", "it owns the loop and reports what it decided; a report is a claim")
+        }
+        FlowMode::Run | FlowMode::Observe => (
+            "the consumer's own",
+            "it stays as it is, and Recount only reads beside it: what ought to have happened is decided once for \
+             each event, and nothing in the consumer's database is changed",
+        ),
+    };
+    let compared = watched.map_or(String::new(), |watched| {
+        format!(
+            "; there is no cut between that and what {} holds: an effect may be missing for {} after Recount has \
+             seen its event, then it is a finding",
+            watched.database,
+            duration_text(watched.within_ms)
+        )
+    });
+    Promise { delivery, because: format!("{told}{compared}; {from}"), effects_are }
+}
 
 /// The promise that follows from effect and source.
 pub(super) fn promise(flow: &FlowConfig) -> Promise {
@@ -46,6 +76,7 @@ pub(super) fn promise(flow: &FlowConfig) -> Promise {
             ),
             "a claim of the handler",
         ),
+        EffectConfig::Watched { .. } => return watched(flow, from),
         EffectConfig::None => (
             "decided exactly once",
             format!("there is no effect: an event that passes is recorded as applied; {from}"),

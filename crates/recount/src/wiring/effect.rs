@@ -28,7 +28,7 @@ pub fn sql_settings(config: &Config, flow: &FlowConfig) -> Result<Option<SqliteE
     match &flow.effect {
         EffectConfig::Sql { routes, .. } => settings.routes.clone_from(routes),
         EffectConfig::Handler { reasons, .. } => settings.handler_reasons.clone_from(reasons),
-        EffectConfig::Http { .. } | EffectConfig::None => {}
+        EffectConfig::Http { .. } | EffectConfig::Watched { .. } | EffectConfig::None => {}
     }
     Ok(Some(settings))
 }
@@ -105,7 +105,9 @@ pub fn open(config: &Config, flow: &FlowConfig, handlers: &Handlers) -> Result<A
             settings.reasons = reasons.iter().map(declared).collect();
             Ok(Arc::new(HttpEffect::open(settings).map_err(Failure::usage)?))
         }
-        EffectConfig::None => Ok(Arc::new(arbiter().map_err(Failure::unreachable)?)),
+        EffectConfig::Watched { .. } | EffectConfig::None => {
+            Ok(Arc::new(arbiter().map_err(Failure::unreachable)?))
+        }
     }
 }
 

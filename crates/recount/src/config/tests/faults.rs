@@ -203,7 +203,6 @@ fn sources_and_what_comes_later() {
         "decode = \"avro\"\nid = ",
         &["9 flow.reserve-stock.decode: avro comes later, with a schema registry"],
     );
-    check("id = ", "mode = \"observe\"\nid = ", &["9 flow.reserve-stock.mode: `observe` comes later"]);
     check(
         "id = ",
         "dedupe = \"exact\"\nid = ",

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 mod faults;
 mod faults_of_effects;
+mod watched;
 
 /// A config without a fault. Each case changes one thing in it.
 const RIGHT: &str = r#"[ledger]

@@ -1,0 +1,107 @@
+//! A flow whose consumer is somebody else's: `observe` and `report`. Recount changes nothing in the
+//! consumer's database; an `apply` says where its effects are seen.
+
+use super::apply::{Applies, database, declared_reasons, effect_rows};
+use super::flow::Places;
+use super::raw::RawTable;
+use super::resolve::Context;
+use super::{EffectConfig, FlowMode, ReasonInfo};
+use recount_engine::EffectRows;
+
+/// For how long after Recount has seen an event its effect or report may be missing, unless said otherwise.
+const WITHIN_MS: u64 = 30_000;
+
+/// What an `apply` names only where Recount owns the loop.
+const OF_RUN: [&str; 10] =
+    ["when", "sql", "with", "rows", "http", "handler", "deadline", "token", "otherwise", "sqlstates"];
+
+/// What the flow's table names only where Recount owns the loop.
+const LOOP_OF_RUN: [(&str, &str); 3] = [
+    ("retry", "there is nothing to try again where Recount applies nothing"),
+    ("hold", "no key is held where nothing is tried again"),
+    ("breaker", "Recount can't stop a consumer that it doesn't run"),
+];
+
+const APPLY_HELP: &str =
+    "database = \"shop\" and effects = { sql = \"SELECT order_id FROM movement\", id = \"order_id\" }";
+
+/// Resolves the `apply` of a flow that Recount doesn't run.
+pub(super) fn resolve(
+    mode: FlowMode,
+    table: &RawTable,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+    places: &mut Places,
+) -> Applies {
+    for (key, why) in LOOP_OF_RUN.into_iter().filter(|(key, _)| table.has(key)) {
+        let message = format!("`{key}` stands only with mode = \"run\": {why}");
+        context.sink.fault(&table.place(key), message, format!("leave `{key}` out"));
+    }
+    let tables = table.tables("apply");
+    for (index, apply) in tables.iter().enumerate() {
+        let rule = format!("apply[{index}]");
+        for key in ["database", "effects", "within"].into_iter().filter(|key| apply.has(key)) {
+            places.insert(format!("{rule}.{key}"), apply.place(key));
+        }
+        places.insert(rule, apply.at.clone());
+    }
+    let nothing = EffectConfig::Watched { database: None, effects: EffectRows::None, within_ms: WITHIN_MS };
+    let effect = match tables {
+        [] => {
+            if mode == FlowMode::Observe && !table.has("apply") {
+                let message = "nothing says where the effects of the observed consumer are seen";
+                let help = format!("write: [{}.apply] with {APPLY_HELP}", table.at.key);
+                context.sink.fault(&table.at, message, help);
+            }
+            nothing
+        }
+        [apply, others @ ..] => {
+            for other in others {
+                let message =
+                    "a consumer that Recount doesn't run has one `apply`: its effects are counted together";
+                let help = "write one query for all of them (UNION ALL), or make two flows".to_owned();
+                context.sink.fault(&other.at, message, help);
+            }
+            watched(mode, apply, context, reasons)
+        }
+    };
+    Applies { routes: Vec::new(), effect, may_retry: false }
+}
+
+fn watched(
+    mode: FlowMode,
+    apply: &RawTable,
+    context: &mut Context<'_, '_>,
+    reasons: &mut Vec<ReasonInfo>,
+) -> EffectConfig {
+    for key in OF_RUN.into_iter().filter(|key| apply.has(key)) {
+        let message = format!("`{key}` stands only with mode = \"run\": here Recount applies nothing itself");
+        context.sink.fault(&apply.place(key), message, format!("leave `{key}` out; write {APPLY_HELP}"));
+    }
+    if mode == FlowMode::Report {
+        declared_reasons(apply, context, reasons);
+    } else if apply.has("reason") {
+        let message = "an observed consumer gives no reasons: what it ought to leave out, a check says";
+        let help = "write a check, or let the consumer report: mode = \"report\"".to_owned();
+        context.sink.fault(&apply.place("reason"), message, help);
+    }
+    let within_ms = apply.quantity_if("within").unwrap_or(WITHIN_MS);
+    let says_nothing = !apply.has("database") && !apply.has("effects");
+    if mode == FlowMode::Report && says_nothing {
+        return EffectConfig::Watched { database: None, effects: EffectRows::None, within_ms };
+    }
+    database(apply, context);
+    if apply.table("effects").is_none() {
+        let message = if apply.has("effects") {
+            "Recount writes no effect here, so it can't count rows of its own"
+        } else {
+            "this `apply` doesn't say where the consumer's `effects` are seen"
+        };
+        context.sink.fault(&apply.place("effects"), message, format!("write: {APPLY_HELP}"));
+    }
+    EffectConfig::Watched {
+        database: apply.text("database"),
+        effects: effect_rows(apply, context),
+        within_ms,
+    }
+}
