@@ -163,3 +163,13 @@ fn explain_has_a_page_for_each_reason_that_an_audit_or_a_run_can_give() {
     );
     world.recount(&["explain", "no_such_reason"]).expect(2);
 }
+
+#[test]
+fn a_reader_that_has_enough_is_no_defect() {
+    let world = World::stock("");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = world.command(&["explain"]).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -15,7 +15,9 @@ static VARYING: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b[\d,]+(\.\d+)? ?(B|KB|KiB|MiB|GiB|bytes)\b", "SIZE"),
         (r"\b[0-9a-f]*([0-9][a-f]|[a-f][0-9])[0-9a-f]{6,}\b", "HASH"),
         (r"/tmp/[^\s'\x22`,;)]+", "FOLDER"),
+        (r"\([\d,]+ a second\)", "(RATE)"),
         (r"\bprocess \d+\b", "PROCESS"),
+        (r"\breplay \d{10,}\b", "replay N"),
         (r"\brecount \d+\.\d+\.\d+\b", "VERSION"),
     ]
     .map(|(pattern, name)| (Regex::new(pattern).unwrap(), name))
