@@ -51,7 +51,7 @@ pub fn shares(books: &Books) -> String {
 }
 
 /// Two decimals, but something that is there never reads as nothing.
-fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     if share > 0.0 && share < 0.01 { "under 0.01%".to_owned() } else { format!("{share:.2}%") }
 }
 

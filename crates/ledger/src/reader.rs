@@ -14,7 +14,7 @@ use crate::store::{
     StoredDecision,
 };
 use crate::writer::{ADDRESS_FILE, LOCK_FILE};
-use recount_model::{Decision, FlowName, GapKind, KeptBody, PartitionId};
+use recount_model::{Decision, FlowName, Gap, KeptBody, PartitionId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -34,12 +34,17 @@ pub struct LedgerReader {
 /// The address that the instance holding this ledger announced; `None` where none runs, or it has none.
 pub fn running_instance(path: impl AsRef<Path>) -> Option<String> {
     let folder = path.as_ref();
-    let is_held = match RealFiles.exists(&folder.join(LOCK_FILE)) {
-        Ok(true) => matches!(RealFiles.lock_to_look(&folder.join(LOCK_FILE)), Err(LockFailure::Held(_))),
-        _ => false,
-    };
-    let address = RealFiles.read(&folder.join(ADDRESS_FILE)).ok().filter(|_| is_held)?;
+    let address = RealFiles.read(&folder.join(ADDRESS_FILE)).ok().filter(|_| is_held(folder))?;
     Some(String::from_utf8_lossy(&address).trim().to_owned()).filter(|address| !address.is_empty())
+}
+
+/// Whether a process holds this ledger for writing, whatever it is.
+pub fn is_held(path: impl AsRef<Path>) -> bool {
+    let lock = path.as_ref().join(LOCK_FILE);
+    match RealFiles.exists(&lock) {
+        Ok(true) => matches!(RealFiles.lock_to_look(&lock), Err(LockFailure::Held(_))),
+        _ => false,
+    }
 }
 
 impl LedgerReader {
@@ -190,7 +195,7 @@ impl LedgerReader {
 fn check_seq(file: &str, last_seq: &mut HashMap<i64, u64>, scanned: &Scanned) -> Result<(), LedgerError> {
     let seq = scanned.row.header.seq;
     let last = last_seq.insert(scanned.row.partition_no, seq).unwrap_or(0);
-    let adopts = scanned.batch.gaps.iter().any(|gap| gap.kind == GapKind::Unrecorded);
+    let adopts = scanned.batch.gaps.iter().any(Gap::is_adopted);
     if seq == last + 1 || (adopts && seq > last) {
         return Ok(());
     }

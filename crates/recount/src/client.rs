@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// A replay may take a while; nothing else does.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
+/// How long a question without consequences may take.
+const QUESTION_MAX: Duration = Duration::from_secs(60);
 /// The file in the ledger's folder that says where the instance listens.
 const ADDRESS_FILE: &str = "address";
 
@@ -46,6 +48,29 @@ pub fn writer(config: &Config) -> Result<Writer, Failure> {
             }
         }
     }
+}
+
+/// Asks an instance something that needs no token; gives the JSON of its answer.
+pub fn get_json(url: &str, path: &str) -> Result<Value, Failure> {
+    if !url.starts_with("http://") {
+        return Err(Failure::usage(format!("{url:?} is no address of an instance: write http://127.0.0.1:7601")));
+    }
+    let unreachable = |error: &dyn std::fmt::Display| {
+        Failure::unreachable(format!("the instance at {url} can't be asked: {error}"))
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(QUESTION_MAX))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut answer = agent.get(format!("{url}{path}")).call().map_err(|error| unreachable(&error))?;
+    let text = answer.body_mut().read_to_string().map_err(|error| unreachable(&error))?;
+    if !answer.status().is_success() {
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        let sentence = json["error"].as_str().map_or_else(|| answer.status().to_string(), ToOwned::to_owned);
+        return Err(Failure::unreachable(format!("the instance at {url} can't say: {sentence}")));
+    }
+    serde_json::from_str(&text).map_err(|error| unreachable(&error))
 }
 
 impl Instance {

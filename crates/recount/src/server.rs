@@ -1,10 +1,11 @@
 //! The HTTP side of a running instance: events in, metrics and health out, and what operators ask of it.
 
-use crate::config::Config;
+use crate::config::{Config, FlowMode};
 use crate::exit::Failure;
 use crate::metrics::{FlowMetrics, render};
-use crate::wiring::audit::{AuditOptions, count_again};
-use crate::wiring::{Listening, Running, RunningFlow, control_token_path};
+use crate::status::{RunningInstance, gather};
+use crate::wiring::audit::{AuditOptions, Live, count_again, tell_live};
+use crate::wiring::{Listening, Running, RunningFlow, control_token_path, now};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use recount_audit::AuditReport;
 use recount_engine::{FlowEnd, FlowHandle};
+use recount_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::PathBuf;
@@ -39,6 +41,10 @@ struct Shared {
     flows: Vec<(crate::config::FlowConfig, FlowHandle)>,
     control_token: String,
     audit: Mutex<Option<(Instant, Arc<AuditReport>)>>,
+    /// Held while the answer to a question about the status is counted.
+    counting: tokio::sync::Mutex<()>,
+    address: String,
+    since: Timestamp,
 }
 
 /// What an operator says with a pause or a resume.
@@ -64,11 +70,15 @@ impl Server {
             flows: flows.collect(),
             control_token: listening.control_token,
             audit: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
+            address: format!("http://{}", listening.address),
+            since: now(),
         });
         let mut router = Router::new()
             .route("/metrics", get(metrics))
             .route("/health/running", get(running_health))
             .route("/health/working", get(working_health))
+            .route("/v1/status", get(status))
             .route("/v1/flows/{flow}/pause", post(pause))
             .route("/v1/flows/{flow}/resume", post(resume))
             .route("/v1/flows/{flow}/replay", post(crate::replaying::serve))
@@ -80,6 +90,11 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(listening.listener).map_err(Failure::unreachable)?;
         let address = listener.local_addr().map_err(Failure::unreachable)?;
         tracing::info!("listens at http://{address}: /health/working, /metrics");
+        for RunningFlow { config, .. } in
+            running.flows.iter().filter(|flow| flow.config.mode == FlowMode::Report)
+        {
+            tracing::info!(flow = %config.spec.flow, "waits for the consumer's verdicts: POST http://{address}/v1/decisions");
+        }
         let task = tokio::spawn(async move {
             let asked = async move {
                 // The sender is dropped only after it asked.
@@ -126,6 +141,16 @@ impl Control {
     /// The config that the instance runs.
     pub fn config(&self) -> &Arc<Config> {
         &self.0.config
+    }
+
+    /// How each flow stands now.
+    fn live(&self) -> Vec<Live> {
+        let live = |(config, handle): &(crate::config::FlowConfig, FlowHandle)| Live {
+            flow: config.spec.flow.clone(),
+            counts: handle.stats(),
+            ended: handle.ended(),
+        };
+        self.0.flows.iter().map(live).collect()
     }
 
     /// An audit that is at most a few seconds old; counted, not identified.
@@ -218,30 +243,18 @@ async fn working_health(State(control): State<Control>) -> Response {
     let Some(report) = control.audit().await else {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "the books can't be counted; the log says why");
     };
-    let mut working = true;
+    let mut report = AuditReport::clone(&report);
+    tell_live(&mut report, &control.live());
+    let works = |flow: &recount_audit::FlowReport| flow.working() == Some(true);
+    let working = report.ledger_error.is_none() && report.flows.iter().all(works);
     let flows: Vec<_> = report
         .flows
         .iter()
         .map(|flow| {
-            let mut sentences = flow.not_working.clone();
-            sentences.extend(flow.not_known.iter().cloned());
-            let handle = control.0.flows.iter().find(|(config, _)| config.spec.flow == flow.flow);
-            let counts = handle.map(|(_, handle)| handle.stats()).unwrap_or_default();
-            sentences.extend(counts.paused.iter().map(|why| format!("paused: {why}")));
-            sentences.extend(counts.away.iter().map(|why| format!("the effect does not work: {why}")));
-            let ended = handle.and_then(|(_, handle)| handle.ended());
-            if let Some(FlowEnd::Stopped(stops)) = &ended {
-                sentences.extend(stops.iter().map(|stop| format!("stopped: {stop}")));
-            }
-            let is_stopped = matches!(ended, Some(FlowEnd::Stopped(_)));
-            let works = flow.working() == Some(true)
-                && counts.paused.is_none()
-                && counts.away.is_none()
-                && !is_stopped;
-            working &= works;
+            let sentences: Vec<&String> = flow.not_working.iter().chain(&flow.not_known).collect();
             json!({
                 "flow": flow.flow.as_str(),
-                "working": works,
+                "working": works(flow),
                 "status": flow.status().word(),
                 "shares": recount_audit::render::shares(&flow.books),
                 "sentences": sentences,
@@ -250,6 +263,21 @@ async fn working_health(State(control): State<Control>) -> Response {
         .collect();
     let status = if working { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "recount": 1, "working": working, "flows": flows }))).into_response()
+}
+
+/// What `recount status` shows. Counted anew for each question, one at a time.
+async fn status(State(control): State<Control>) -> Response {
+    let _one_at_a_time = control.0.counting.lock().await;
+    let instance =
+        RunningInstance { address: control.0.address.clone(), since: control.0.since, flows: control.live() };
+    let config = Arc::clone(&control.0.config);
+    match tokio::task::spawn_blocking(move || gather(&config, Some(&instance))).await {
+        Ok(Ok(status)) => Json(status).into_response(),
+        Ok(Err(failure)) => refusal(StatusCode::SERVICE_UNAVAILABLE, &failure.message),
+        Err(error) => {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, &format!("a defect of the program: {error}"))
+        }
+    }
 }
 
 fn no_because() -> Response {

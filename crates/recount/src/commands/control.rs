@@ -1,6 +1,6 @@
 //! `recount pause` and `recount resume`.
 
-use super::operator;
+use super::{operator, said_why};
 use crate::cli::OperateArgs;
 use crate::client::{Writer, writer};
 use crate::exit::{Exit, Outcome};
@@ -21,6 +21,7 @@ pub fn resume(args: &OperateArgs) -> Outcome {
 }
 
 fn operate(args: &OperateArgs, verb: &str, what: &str) -> Outcome {
+    said_why(&args.because)?;
     let config = wiring::load(&args.config.config)?;
     let flow = wiring::flow(&config, &args.flow)?.spec.flow.clone();
     let operation = Operation { by: operator(), because: args.because.clone() };

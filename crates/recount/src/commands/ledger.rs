@@ -1,6 +1,7 @@
 //! `recount ledger export|recover|forget`.
 
 use super::recover::{Mend, recover};
+use super::said_why;
 use super::select::instant;
 use crate::cli::{ExportForm, LedgerCommand};
 use crate::exit::{Exit, Failure, Outcome};
@@ -15,10 +16,12 @@ use std::io::{BufWriter, Write};
 pub fn ledger(command: &LedgerCommand) -> Outcome {
     match command {
         LedgerCommand::Recover { reapply, accept: _, because, config, json } => {
+            said_why(because)?;
             let mend = if *reapply { Mend::Reapply } else { Mend::Accept };
             recover(&wiring::load(&config.config)?, mend, because, *json)
         }
         LedgerCommand::Forget { key, because, config, json } => {
+            said_why(because)?;
             let config = wiring::load(&config.config)?;
             let mut ledger = wiring::open_ledger(&config.ledger)?;
             let forgotten = ledger.forget(None, key, because).map_err(ledger_failure)?;

@@ -11,13 +11,16 @@ use recount_audit::{
     ReconcileOf, SourceWitness, audit,
 };
 use recount_checks::{FlowChecks, RawEvent};
-use recount_engine::EffectRows;
+use recount_engine::{EffectRows, FlowCounts, FlowEnd};
 use recount_ledger::{LedgerRead, LedgerReader};
-use recount_model::{ConfigVersion, PartitionId};
+use recount_model::{ConfigVersion, FlowName, PartitionId};
 use std::collections::BTreeMap;
 
 /// Where there is no cut, and the config gives no `within`, the sides may differ for so long.
 const WITHIN_MS: u64 = 60_000;
+
+/// How the sentence begins that says why a flow takes nothing.
+pub const PAUSED: &str = "it is paused";
 
 /// How an audit is made.
 #[derive(Debug, Clone, Copy)]
@@ -104,9 +107,34 @@ pub fn tell_paused(config: &Config, report: &mut AuditReport) -> Result<(), Fail
     let journal = read_ledger(&config.ledger)?.journal(None).map_err(super::ledger_failure)?;
     for flow in &mut report.flows {
         let paused = super::paused_since(&journal, &flow.flow);
-        flow.not_working.extend(paused.map(|why| format!("it is paused: {why}")));
+        flow.not_working.extend(paused.map(|why| format!("{PAUSED}: {why}")));
     }
     Ok(())
+}
+
+/// How a running flow stands, besides its books.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The flow.
+    pub flow: FlowName,
+    /// Its counters.
+    pub counts: FlowCounts,
+    /// How it ended, if it did.
+    pub ended: Option<FlowEnd>,
+}
+
+/// Adds what only the running instance knows: a pause, an effect that is away, a flow that stopped.
+pub fn tell_live(report: &mut AuditReport, live: &[Live]) {
+    for flow in &mut report.flows {
+        let Some(live) = live.iter().find(|live| live.flow == flow.flow) else { continue };
+        let is_told = flow.not_working.iter().any(|sentence| sentence.starts_with(PAUSED));
+        let paused = live.counts.paused.iter().filter(|_| !is_told);
+        flow.not_working.extend(paused.map(|why| format!("{PAUSED}: {why}")));
+        flow.not_working.extend(live.counts.away.iter().map(|why| format!("the effect does not work: {why}")));
+        if let Some(FlowEnd::Stopped(stops)) = &live.ended {
+            flow.not_working.extend(stops.iter().map(|stop| format!("it stopped: {stop}")));
+        }
+    }
 }
 
 fn witnesses(
