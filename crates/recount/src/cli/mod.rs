@@ -76,7 +76,7 @@ pub enum Command {
     Run(RunArgs),
     /// Append events to a flow's embedded log
     ///
-    /// For flows with source = { http = … }: each line becomes one event, durably, as if it had been posted, and
+    /// For flows with source = { http = "/path" }: each line becomes one event, durably, as if it had been posted, and
     /// the positions are printed. Useful to try a flow, or to bring events from a file.
     Publish(PublishArgs),
     /// Let a flow take no more, with a reason that is recorded

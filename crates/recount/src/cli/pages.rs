@@ -5,7 +5,6 @@ use crate::exit::{Exit, Failure, Outcome};
 use clap::Command;
 use clap_mangen::Man;
 use std::io::{Error, Write as _};
-use std::path::Path;
 
 /// Writes a shell's completions to standard output.
 pub fn completions(args: &CompletionsArgs) -> Outcome {
@@ -43,22 +42,60 @@ fn to_stdout(bytes: &[u8]) -> Outcome {
 /// The page of a command and those of its subcommands, by file name.
 fn pages(command: Command, spelled: &str) -> std::io::Result<Vec<(String, Vec<u8>)>> {
     let name = spelled.replace(' ', "-");
-    let subcommands: Vec<Command> = command.get_subcommands().cloned().collect();
-    let command = command.display_name(name.clone()).bin_name(spelled).version(env!("CARGO_PKG_VERSION"));
-    let man = Man::new(command.disable_help_subcommand(true)).manual("Recount").date("");
-    let mut page = Vec::new();
-    man.render(&mut page)?;
-    let mut all = vec![(Path::new(&name).with_extension("1").display().to_string(), page)];
-    for subcommand in subcommands {
+    let mut all = vec![(format!("{name}.1"), page(&command, &name, spelled)?)];
+    for subcommand in command.get_subcommands() {
         let spelled = format!("{spelled} {}", subcommand.get_name());
-        all.extend(pages(subcommand, &spelled)?);
+        all.extend(pages(subcommand.clone(), &spelled)?);
     }
     Ok(all)
+}
+
+fn page(command: &Command, name: &str, spelled: &str) -> std::io::Result<Vec<u8>> {
+    let has_subcommands = command.has_subcommands();
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let mut command = command.clone().display_name(name.to_owned()).bin_name(spelled);
+    // The first paragraph stands under NAME.
+    let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    if let Some((_, taught)) = long.split_once("\n\n") {
+        command = command.long_about(taught.to_owned());
+    }
+    let man =
+        Man::new(command).source(concat!("recount ", env!("CARGO_PKG_VERSION"))).manual("Recount").date("");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if has_subcommands {
+        man.render_subcommands_section(&mut page)?;
+    }
+    page.extend(as_written(if after.starts_with("Example") { "EXAMPLES" } else { "NOTES" }, &after));
+    Ok(page)
+}
+
+/// A section whose lines stay as they are.
+fn as_written(heading: &str, text: &str) -> Vec<u8> {
+    let mut out = format!(".SH {heading}\n");
+    let is_examples = heading == "EXAMPLES";
+    let lines = text.lines().skip(usize::from(is_examples));
+    out.push_str(if is_examples { ".nf\n" } else { "" });
+    for line in lines {
+        let line = line.strip_prefix("  ").unwrap_or(line).replace('\\', "\\e").replace('-', "\\-");
+        match line.as_str() {
+            "" => out.push_str(".PP\n"),
+            // Nothing that stands first in a line may be taken for a request.
+            line => out.push_str(&format!("\\&{line}\n")),
+        }
+    }
+    out.push_str(if is_examples { ".fi\n" } else { "" });
+    out.into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum as _;
 
     #[test]
     fn every_command_has_its_page_with_usage_and_examples() {
@@ -70,7 +107,7 @@ mod tests {
         for (name, page) in &pages {
             let page = String::from_utf8(page.clone()).unwrap();
             assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH DESCRIPTION"), "{name}: {page}");
-            assert!(page.contains("Example") || name == "recount.1", "{name}: {page}");
+            assert!(page.contains(".SH EXAMPLES") || name == "recount.1", "{name}: {page}");
         }
     }
 
@@ -83,6 +120,4 @@ mod tests {
             assert!(script.contains("dead-letters") && script.contains("dry-run"), "{shell}");
         }
     }
-
-    use clap::ValueEnum as _;
 }

@@ -80,6 +80,9 @@ impl Fault {
     }
 }
 
+/// So many are shown to people; JSON has them all.
+const FAULTS_SHOWN_MAX: usize = 50;
+
 impl Faults {
     /// For people, as [`Display`](fmt::Display) writes it.
     pub fn render(&self) -> String {
@@ -99,8 +102,12 @@ impl fmt::Display for Faults {
         for warning in &self.warnings {
             writeln!(f, "{}", warning.render("warning"))?;
         }
-        for fault in &self.faults {
+        for fault in self.faults.iter().take(FAULTS_SHOWN_MAX) {
             writeln!(f, "{}", fault.render("error"))?;
+        }
+        let left_out = self.faults.len().saturating_sub(FAULTS_SHOWN_MAX);
+        if left_out > 0 {
+            writeln!(f, "… and {left_out} more: many of them may come from the first\n")?;
         }
         let file = self.faults.first().map_or("", |fault| fault.file.as_str());
         write!(f, "{} in {file}; nothing was started", count(self.faults.len(), "fault"))

@@ -11,6 +11,7 @@ mod flow;
 mod flow_tables;
 mod origin;
 mod raw;
+mod reading;
 mod reconcile;
 pub mod reference;
 mod resolve;
@@ -37,9 +38,6 @@ use recount_engine::{EffectRows, FlowSpec, OtherwiseVerdict, SqlRoute};
 use recount_model::{Amount, Budget, FlowName, Origin, ReasonCode};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// A config file may have so many bytes.
-const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// A config, resolved and valid.
 #[derive(Debug, Clone)]
@@ -393,22 +391,7 @@ impl Config {
     /// # Errors
     /// All faults at once, sorted by line.
     pub fn load(path: &Path) -> Result<Self, Faults> {
-        let file = path.display().to_string();
-        let refused = |message: String, help: &str| Faults {
-            faults: vec![Fault::of_file(&file, message, Some(help.to_owned()))],
-            warnings: Vec::new(),
-        };
-        let unreadable = |error: std::io::Error| {
-            refused(format!("the config can't be read: {error}"), "name the file: recount run recount.toml")
-        };
-        let length = std::fs::metadata(path).map_err(unreadable)?.len();
-        if length > CONFIG_BYTES_MAX {
-            let message = format!("the config has {length} bytes, and {CONFIG_BYTES_MAX} are the limit");
-            return Err(refused(message, "is this the right file?"));
-        }
-        let bytes = std::fs::read(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| refused("the config is not UTF-8".to_owned(), "save it as UTF-8"))?;
+        let text = reading::text(path)?;
         Self::from_text(&text, path)
     }
 

@@ -63,13 +63,13 @@ const RETENTION: TableSpec = TableSpec {
 
 const SERVER: TableSpec = TableSpec {
     header: "[server]",
-    doc: "Opened only by `run` and `serve`; a run over a plain file opens it only where asked to.",
+    doc: "What `recount run` opens while it runs: `/metrics`, `/health`, `/v1/status`, and the paths of HTTP sources.",
     keys: &[
         default(
             "listen",
             Kind::Text,
             "\"127.0.0.1:7601\"",
-            "Address and port. Anything but loopback needs `token` or `hmac`.",
+            "Address and port. Anything but loopback needs `token` or `hmac`. Where another process has the usual port and no flow takes events or reports by HTTP, a free one is taken instead, with a warning; one that is written here must be free.",
         ),
         optional(
             "token",

@@ -1,6 +1,6 @@
 //! Where this instance listens, decided before the ledger is opened, so that its folder can say it.
 
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, FlowConfig, FlowMode, SourceConfig};
 use crate::exit::Failure;
 use crate::server::CONTROL_TOKEN_FILE;
 use std::fs::OpenOptions;
@@ -19,19 +19,32 @@ pub struct Listening {
     pub control_token: String,
 }
 
-/// Binds the config's address. Where another process has the port, and no flow takes events by HTTP, any
-/// port of the same address does.
+/// Where an instance listens that was told nothing else.
+const USUAL_ADDRESS: &str = "127.0.0.1:7601";
+
+/// Binds the config's address. Where another process has the usual port, and no flow takes events or reports by
+/// HTTP, any port of the same address does.
 pub fn listen(config: &Config) -> Result<Listening, Failure> {
     let wanted = &config.server.listen;
     let cant = |error: std::io::Error| {
         Failure::unreachable(format!("can't listen at {wanted}: {error}; set [server] listen to a free port"))
     };
-    let takes_events = config.flows.iter().any(|flow| matches!(flow.source, SourceConfig::Http { .. }));
+    let takes_posts = |flow: &FlowConfig| {
+        flow.mode == FlowMode::Report || matches!(flow.source, SourceConfig::Http { .. })
+    };
+    let takes_events = config.flows.iter().any(takes_posts);
+    // An address that somebody chose is one that others were told.
+    let is_usual = wanted == USUAL_ADDRESS;
     let listener = match TcpListener::bind(wanted) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !takes_events => {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && is_usual && !takes_events => {
             let mut address = wanted.to_socket_addrs().map_err(cant)?.next().ok_or_else(|| cant(error))?;
             address.set_port(0);
-            TcpListener::bind(address).map_err(cant)?
+            let listener = TcpListener::bind(address).map_err(cant)?;
+            let address = listener.local_addr().map_err(cant)?;
+            tracing::warn!(
+                "another process has {wanted}, so this one answers at {address}; commands find it by the ledger's folder"
+            );
+            listener
         }
         other => other.map_err(cant)?,
     };
