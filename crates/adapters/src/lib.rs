@@ -5,6 +5,8 @@ pub mod embedded_log;
 pub mod file;
 pub mod http_effect;
 pub mod http_source;
+pub mod reports;
 mod settled;
+pub mod postgres;
 pub mod sqlite;
 pub mod witness;

@@ -1,0 +1,131 @@
+//! Connections, and what they are told at their start.
+
+use super::faults::message;
+use super::settings::{PostgresEffectSettings, PostgresOpenError};
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Reads the URL; it may hold a password, so no error shows it.
+pub(crate) fn read_url(url: &str) -> Result<Config, PostgresOpenError> {
+    let config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+        // The parser names the part that it does not understand, not its value.
+        PostgresOpenError::Url(format!(
+            "the database's url can't be read ({}): write postgres://user@host:5432/name",
+            message(&error)
+        ))
+    })?;
+    if config.get_hosts().is_empty() {
+        let why = "the database's url names no host: write postgres://user@host:5432/name";
+        return Err(PostgresOpenError::Url(why.to_owned()));
+    }
+    Ok(config)
+}
+
+/// Connects, and sets what every transaction of ours relies on.
+pub(crate) async fn connect(settings: &PostgresEffectSettings) -> Result<Client, PostgresOpenError> {
+    let mut config = read_url(&settings.url)?;
+    config.application_name(format!("recount {}", settings.flow));
+    config.connect_timeout(Duration::from_millis(settings.connect_time_ms_max));
+    let client = open(&config).await?;
+    let told = format!(
+        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+         SET client_min_messages = warning; SET standard_conforming_strings = on",
+        settings.statement_time_ms_max, settings.lock_time_ms_max, settings.idle_in_transaction_ms_max
+    );
+    client.batch_execute(&told).await.map_err(|error| {
+        PostgresOpenError::Unusable(format!("the session can't be set up: {}", message(&error)))
+    })?;
+    Ok(client)
+}
+
+async fn open(config: &Config) -> Result<Client, PostgresOpenError> {
+    let unreachable = |error: tokio_postgres::Error| {
+        PostgresOpenError::Unreachable(format!("{}: {}", place(config), message(&error)))
+    };
+    if config.get_ssl_mode() == SslMode::Disable || is_local(config) {
+        let (client, connection) = config.connect(NoTls).await.map_err(unreachable)?;
+        watch(connection);
+        return Ok(client);
+    }
+    let (client, connection) = config.connect(tls()).await.map_err(unreachable)?;
+    watch(connection);
+    Ok(client)
+}
+
+/// Over a socket or the loopback interface nobody listens in; `sslmode=require` insists all the same.
+fn is_local(config: &Config) -> bool {
+    let here = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1"),
+    };
+    config.get_ssl_mode() != SslMode::Require && config.get_hosts().iter().all(here)
+}
+
+/// The connection's own task ends with the connection; what it ended with, the next request says.
+fn watch<S, T>(connection: tokio_postgres::Connection<S, T>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("a connection to PostgreSQL ended: {error}");
+        }
+    });
+}
+
+/// TLS with the system's certificates; the server's name is checked.
+fn tls() -> MakeRustlsConnect {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the protocol versions that rustls holds safe")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    MakeRustlsConnect::new(config)
+}
+
+/// Host, port and database, for messages.
+pub(crate) fn place(config: &Config) -> String {
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "no host".to_owned(),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!("{host}:{port}/{}", config.get_dbname().unwrap_or(""))
+}
+
+/// What of the server's settings lowers what can be promised, in sentences.
+pub(crate) async fn weaknesses(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let sql = "SELECT current_setting('synchronous_commit'), current_setting('fsync'), \
+               current_setting('full_page_writes'), pg_is_in_recovery(), \
+               current_setting('default_transaction_read_only')";
+    let row = client.query_one(sql, &[]).await?;
+    let (commit, fsync, pages): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let mut weak = Vec::new();
+    if commit == "off" {
+        weak.push(
+            "synchronous_commit is off for this role or database: Recount sets it on for its own sessions"
+                .to_owned(),
+        );
+    }
+    if fsync == "off" {
+        weak.push("fsync is off: a loss of power can lose or damage what was committed, and nothing is promised across one".to_owned());
+    }
+    if pages == "off" {
+        weak.push("full_page_writes is off: a loss of power can damage pages".to_owned());
+    }
+    if row.get::<_, bool>(3) || row.get::<_, String>(4) == "on" {
+        weak.push(
+            "the server takes no writes (a standby, or read-only by default): name the primary".to_owned(),
+        );
+    }
+    Ok(weak)
+}

@@ -1,0 +1,216 @@
+//! Effects in PostgreSQL, and the arbiter's rows beside them.
+
+mod connect;
+mod faults;
+mod function;
+mod one_by_one;
+mod outcome;
+mod plan;
+mod position;
+mod replays;
+mod schema;
+mod session;
+mod settings;
+mod text;
+mod values;
+
+pub use schema::{TABLES_FORMAT, tables_sql};
+pub use settings::{PostgresEffectSettings, PostgresOpenError};
+
+use async_trait::async_trait;
+use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectFault, Taken};
+use recount_ledger::LedgerId;
+use recount_model::{OffsetSet, PartitionId};
+use session::Session;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_postgres::Transaction;
+
+/// Applies a flow's events to a PostgreSQL database. Each partition has a connection of its own, so that
+/// their batches run side by side.
+///
+/// A call whose future is dropped closes its connection, and the server undoes what was not committed;
+/// whoever drops it must read the position row before going on, as after a commit of unknown outcome.
+pub struct PostgresEffect {
+    settings: PostgresEffectSettings,
+    examined: Examined,
+    sessions: Mutex<HashMap<PartitionId, Slot>>,
+    /// Partitions with an event marked alone by us, and the epoch.
+    alone: Mutex<HashMap<PartitionId, u64>>,
+}
+
+/// A partition's connection; none while it is not connected, or in use by a call.
+type Slot = Arc<tokio::sync::Mutex<Option<Session>>>;
+
+/// What opening a flow's effect found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Why batches run statement by statement; none where they run inside the server.
+    pub not_in_server: Option<String>,
+    /// Whether an event that changed nothing needs no subtransaction.
+    pub plain: bool,
+    /// Settings of the server that lower what is promised, in sentences.
+    pub weaknesses: Vec<String>,
+}
+
+/// Prepares the flow's statements, without making a table: for `validate`.
+///
+/// # Errors
+/// As [`PostgresEffect::open`]; missing `recount_*` tables are no error here.
+pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, PostgresOpenError> {
+    let mut client = connect::connect(settings).await?;
+    let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
+    let plan = plan::make(&mut client, &settings.routes).await.map_err(|no_plan| match no_plan {
+        plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
+        plan::NoPlan::Database(error) => unusable(error),
+    })?;
+    let may = "SELECT has_database_privilege(current_database(), 'TEMP')";
+    let may: bool = client.query_one(may, &[]).await.map_err(unusable)?.get(0);
+    let not_in_server = plan.not_in_server.or_else(|| {
+        (!may).then(|| "the role may not make temporary objects: GRANT TEMP ON DATABASE … TO …".to_owned())
+    });
+    Ok(Examined { not_in_server, plain: plan.plain, weaknesses })
+}
+
+fn unusable(error: tokio_postgres::Error) -> PostgresOpenError {
+    PostgresOpenError::Unusable(faults::message(&error))
+}
+
+impl PostgresEffect {
+    /// Connects, makes the `recount_*` tables where they are missing and may be made, and prepares the flow's
+    /// statements.
+    ///
+    /// # Errors
+    /// `Url` for a URL that can't be used; `Unreachable` where nobody answers or lets us in; `Refused` with
+    /// every statement that can't be used; `Foreign` where the tables have another format.
+    pub async fn open(settings: PostgresEffectSettings) -> Result<Self, PostgresOpenError> {
+        let mut client = connect::connect(&settings).await?;
+        let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
+        schema::prepare_tables(&mut client, settings.create_tables).await?;
+        let session = Session::on(client, &settings).await?;
+        let (plain, not_in_server) = (session.plan.plain, session.plan.not_in_server.clone());
+        let examined = Examined { not_in_server, plain, weaknesses };
+        Ok(Self { settings, examined, sessions: Mutex::default(), alone: Mutex::default() })
+    }
+
+    /// What was found at the start.
+    pub fn examined(&self) -> &Examined {
+        &self.examined
+    }
+
+    fn slot(&self, at: &PartitionId) -> Slot {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sessions.entry(at.clone()).or_default())
+    }
+
+    async fn session(&self, kept: Option<Session>) -> Result<Session, EffectFault> {
+        match kept.filter(|session| !session.client.is_closed()) {
+            Some(session) => Ok(session),
+            None => Session::open(&self.settings).await.map_err(|error| match error {
+                PostgresOpenError::Foreign(why) => EffectFault::Foreign(why),
+                error => EffectFault::Away(error.to_string()),
+            }),
+        }
+    }
+
+    /// Runs `write` in a transaction of its own and commits it.
+    async fn write<R>(
+        &self,
+        at: &PartitionId,
+        write: impl AsyncFnOnce(&Transaction<'_>) -> Result<R, EffectFault>,
+    ) -> Result<R, EffectFault> {
+        let slot = self.slot(at);
+        let mut slot = slot.lock().await;
+        // Put back only at the end: a connection that was left in the middle is closed.
+        let mut session = self.session(slot.take()).await?;
+        let transaction =
+            session.client.transaction().await.map_err(|error| faults::fault("BEGIN", &error))?;
+        let written = write(&transaction).await?;
+        transaction.commit().await.map_err(|error| faults::fault("COMMIT", &error))?;
+        *slot = Some(session);
+        Ok(written)
+    }
+
+    async fn read<R>(
+        &self,
+        at: &PartitionId,
+        read: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<R, EffectFault>,
+    ) -> Result<R, EffectFault> {
+        let slot = self.slot(at);
+        let mut slot = slot.lock().await;
+        let session = self.session(slot.take()).await?;
+        let found = read(&session.client).await?;
+        *slot = Some(session);
+        Ok(found)
+    }
+
+    /// The next commit clears the mark by itself; an attempt that ended without one did not kill us.
+    async fn attempt_ended(&self, at: &PartitionId, committed: bool) {
+        let marked = self.alone.lock().unwrap_or_else(PoisonError::into_inner).remove(at);
+        let (Some(epoch), false) = (marked, committed) else { return };
+        let unmarked = self.read(at, async |client| position::unmark_alone(client, at, epoch).await).await;
+        if let Err(fault) = unmarked {
+            tracing::debug!("the mark of an event that was alone stays: {fault}");
+        }
+    }
+}
+
+#[async_trait]
+impl Effect for PostgresEffect {
+    async fn peek(&self, at: &PartitionId) -> Result<Option<Taken>, EffectFault> {
+        self.read(at, async |client| position::peek(client, at).await).await
+    }
+
+    async fn take(&self, at: &PartitionId, ledger: &LedgerId) -> Result<Taken, EffectFault> {
+        self.write(at, async |transaction| position::take(transaction, at, ledger).await).await
+    }
+
+    async fn apply(&self, mut batch: EffectBatch) -> Result<Committed, EffectFault> {
+        let slot = self.slot(&batch.at);
+        let mut slot = slot.lock().await;
+        let session = self.session(slot.take()).await?;
+        let committed = session.apply(&self.settings, &mut batch).await;
+        if committed.is_ok() {
+            *slot = Some(session);
+        }
+        drop(slot);
+        self.attempt_ended(&batch.at, committed.is_ok()).await;
+        committed
+    }
+
+    async fn mark_alone(&self, at: &PartitionId, claim: Claim, offset: u64) -> Result<u32, EffectFault> {
+        let marked =
+            async |transaction: &Transaction<'_>| position::mark_alone(transaction, at, claim, offset).await;
+        let stops = self.write(at, marked).await?;
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone(), claim.epoch);
+        Ok(stops)
+    }
+
+    async fn stored_batches(
+        &self,
+        at: &PartitionId,
+        above_seq: u64,
+    ) -> Result<Vec<(u64, Vec<u8>)>, EffectFault> {
+        self.read(at, async |client| position::stored_batches(client, at, above_seq).await).await
+    }
+
+    async fn reset(
+        &self,
+        at: &PartitionId,
+        ledger: &LedgerId,
+        seq: u64,
+        next_offset: u64,
+        decided_above: &OffsetSet,
+    ) -> Result<(), EffectFault> {
+        let reset = async |transaction: &Transaction<'_>| {
+            position::reset(transaction, at, ledger, seq, next_offset, decided_above).await
+        };
+        self.write(at, reset).await
+    }
+
+    async fn release(&self, at: &PartitionId, claim: Claim) -> Result<(), EffectFault> {
+        self.write(at, async |transaction| position::release(transaction, at, claim).await).await?;
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(at);
+        Ok(())
+    }
+}
