@@ -61,6 +61,9 @@ fn pages() -> Vec<Page> {
 #[test]
 fn every_code_block_runs_as_written_or_says_why_not() {
     let only = std::env::var("RECOUNT_PAGE").ok();
+    // The pages name ports, and several checkouts may be tested at a time.
+    let alone = fs::File::create(std::env::temp_dir().join("recount-documents.lock")).unwrap();
+    alone.lock().unwrap();
     let mut faults = Vec::new();
     for mut page in pages() {
         faults.append(&mut page.faults);
