@@ -7,7 +7,6 @@ use crate::shelf::{CATALOG, CatalogView};
 use crate::store::LedgerError;
 use crate::writer::in_transaction;
 use rusqlite::{Connection, params};
-use std::io::Read;
 
 /// The file of a segment that batches are appended to.
 pub(crate) fn segment_file(no: i64) -> String {
@@ -86,8 +85,9 @@ pub(crate) fn fill(
 
 fn random_bytes() -> Result<[u8; 48], LedgerError> {
     let mut random = [0; 48];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
-    read.map_err(|error| LedgerError::Unwritable(format!("/dev/urandom: {error}")))?;
+    // The kernel gives up to 256 bytes at once, whole; it is asked without a file, which a bare root may not have.
+    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| LedgerError::Unwritable(format!("the kernel gives no random bytes: {error}")))?;
     Ok(random)
 }
 

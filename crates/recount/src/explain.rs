@@ -1,11 +1,14 @@
 //! `recount explain`: what a reason means, why it comes up, what to do next.
 
+mod wrapped;
+
 use crate::cli::ExplainArgs;
 use crate::config::{Config, FlowConfig, ReasonInfo, ReasonOrigin, ReasonVerdict, distance};
 use crate::exit::{Exit, Failure, Outcome};
 use recount_model::reason::{BUILTINS, BuiltinKind};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use wrapped::wrapped;
 
 macro_rules! pages {
     ($($code:literal,)*) => {
@@ -35,11 +38,13 @@ pages! {
     "not_for_this_flow",
     "duplicate",
     "accepted",
+    "contradicts_check",
     "position_reused",
     "source_changed",
     "offset_moved_outside",
     "positions_lost",
     "positions_unrecorded",
+    "unreported",
     "positions_missing",
     "effects_missing",
     "effects_without_decision",
@@ -98,25 +103,32 @@ fn all_declared(config: Option<&Config>) -> Vec<Declared<'_>> {
         .collect()
 }
 
+/// Only what could be a slip of the finger is offered.
 fn unknown(code: &str, config: Option<&Config>) -> String {
     let mut known: Vec<&str> = BUILTINS.iter().map(|builtin| builtin.code).collect();
     known.extend(all_declared(config).iter().map(|(_, reason)| reason.code.as_str()));
     known.sort_by_key(|candidate| (distance(code, candidate), *candidate));
     known.dedup();
-    let nearest = known[..known.len().min(3)].join(", ");
-    let where_else = match config {
-        Some(config) => format!("neither built-in nor declared in {}", config.path.display()),
-        None => {
-            "not a built-in one; --config recount.toml looks among those that a config declares".to_owned()
-        }
+    let slips_max = (code.len() / 3).max(2);
+    known.retain(|candidate| distance(code, candidate) <= slips_max || candidate.contains(code));
+    known.truncate(3);
+    let nearest = match known.as_slice() {
+        [] => String::new(),
+        known => format!("; did you mean {}?", known.join(" or ")),
     };
-    format!("there is no reason {code:?}: {where_else}. Nearest: {nearest}")
+    let where_looked = match config {
+        Some(config) => format!("built in or declared in {}", config.path.display()),
+        None => "built in; --config recount.toml looks among those that a config declares, too".to_owned(),
+    };
+    format!(
+        "there is no reason {code:?}{nearest}\nlooked at: what is {where_looked}\nall of them: recount explain"
+    )
 }
 
 impl Explanation<'_> {
     /// For people.
     pub fn render(&self) -> String {
-        let mut out = self.page.unwrap_or_default().to_owned();
+        let mut out = self.page.map(wrapped).unwrap_or_default();
         for (flow, reason) in &self.declared {
             if !out.is_empty() {
                 out.push('\n');
@@ -214,6 +226,7 @@ fn kind_word(kind: BuiltinKind) -> &'static str {
     match kind {
         BuiltinKind::DeadLetter => "dead-letter",
         BuiltinKind::Skip => "skip",
+        BuiltinKind::Flag => "flag",
         BuiltinKind::Finding => "finding",
     }
 }
@@ -221,20 +234,36 @@ fn kind_word(kind: BuiltinKind) -> &'static str {
 /// All reasons, a line each.
 pub fn list(config: Option<&Config>) -> String {
     let mut out = String::new();
+    for flow in config.map(|config| config.flows.as_slice()).unwrap_or_default() {
+        let declared: Vec<&ReasonInfo> =
+            flow.reasons.iter().filter(|reason| reason.origin != ReasonOrigin::BuiltIn).collect();
+        if declared.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "Declared by flow {} ({}):", flow.spec.flow, flow.spec.owner);
+        for reason in declared {
+            let (verdict, budget) = (verdict_word(reason.verdict), reason.budget);
+            let code = reason.code.as_str();
+            let _ = writeln!(out, "  {code:26} {verdict}, {budget}: {}", reason.because);
+        }
+        out.push('\n');
+    }
     for (kind, title) in [
-        (BuiltinKind::DeadLetter, "dead-lettered for"),
-        (BuiltinKind::Skip, "skipped for"),
-        (BuiltinKind::Finding, "found by the flow or the audit"),
+        (BuiltinKind::DeadLetter, "Built in: an event is dead-lettered because"),
+        (BuiltinKind::Skip, "Built in: an event is skipped because"),
+        (BuiltinKind::Flag, "Built in: an event is flagged because"),
+        (BuiltinKind::Finding, "Built in: the flow or the audit found that"),
     ] {
         let _ = writeln!(out, "{title}");
         for builtin in BUILTINS.iter().filter(|builtin| builtin.kind == kind) {
             let _ = writeln!(out, "  {:26} {}", builtin.code, builtin.meaning);
         }
+        out.push('\n');
     }
-    for (flow, reason) in all_declared(config) {
-        let verdict = verdict_word(reason.verdict);
+    let _ = writeln!(out, "recount explain REASON says what happened, likely causes and what to do next");
+    if config.is_none() {
         let _ =
-            writeln!(out, "{} declares\n  {:26} {verdict}: {}", flow.spec.flow, reason.code, reason.because);
+            writeln!(out, "recount explain --config recount.toml lists those that a config declares, too");
     }
     out
 }
@@ -262,10 +291,26 @@ fn list_json(config: Option<&Config>) -> Value {
 /// # Errors
 /// An unknown reason, or a config with faults, is a usage error.
 pub fn command(args: &ExplainArgs) -> Outcome {
-    let usual = std::path::Path::new("recount.toml");
-    let named = args.config.as_deref().or_else(|| usual.exists().then_some(usual));
-    let config = named.map(crate::wiring::load).transpose()?;
+    let config = match &args.config {
+        Some(named) => Some(crate::wiring::load(named)?),
+        None => usual_config(),
+    };
     print(args.reason.as_deref(), config.as_ref(), args.json)
+}
+
+/// The config of this folder, which nobody asked for: its faults are told elsewhere.
+fn usual_config() -> Option<Config> {
+    let usual = std::path::Path::new("recount.toml");
+    if !usual.exists() {
+        return None;
+    }
+    let config = Config::load(usual).ok();
+    if config.is_none() {
+        eprintln!(
+            "recount.toml has faults, so the reasons that it declares are left out: recount validate\n"
+        );
+    }
+    config
 }
 
 /// Prints what the command was asked for.
@@ -396,13 +441,16 @@ mod tests {
     fn an_unknown_reason_is_answered_with_the_nearest() {
         let config = config();
         for (code, config, expected) in [
-            ("schema_mismach", None, "Nearest: schema_mismatch, "),
-            ("zero_quantiti", Some(&config), "Nearest: zero_quantity, "),
+            ("schema_mismach", None, "did you mean schema_mismatch?"),
+            ("zero_quantiti", Some(&config), "did you mean zero_quantity?"),
+            ("id", None, "id_reused"),
+            ("heartbeat", None, "all of them: recount explain"),
         ] {
             let message = explain(code, config).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
         assert!(explain("zero_quantity", None).is_err());
-        assert!(list(Some(&config)).contains("zero_quantity"));
+        assert!(!explain("heartbeat", None).unwrap_err().contains("did you mean"));
+        assert!(list(Some(&config)).contains("zero_quantity              skip, 2% of 1000: an order line"));
     }
 }

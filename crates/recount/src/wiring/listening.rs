@@ -4,7 +4,7 @@ use crate::config::{Config, FlowConfig, FlowMode, SourceConfig};
 use crate::exit::Failure;
 use crate::server::CONTROL_TOKEN_FILE;
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -51,7 +51,8 @@ pub fn listen(config: &Config) -> Result<Listening, Failure> {
     listener.set_nonblocking(true).map_err(cant)?;
     let address = listener.local_addr().map_err(cant)?;
     let mut random = [0; 16];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).map_err(cant)?;
+    rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| cant(error.into()))?;
     let control_token = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Listening { listener, address, control_token })
 }
