@@ -16,6 +16,7 @@ mod listing;
 mod reader;
 mod resolve;
 mod rotation;
+pub mod sample;
 mod watch;
 pub mod witness;
 

@@ -1,0 +1,1 @@
+//! Whatever the events are, what is written is valid.
