@@ -58,7 +58,15 @@ impl Checking {
             offset: delivery.offset,
             taken_at,
         };
-        self.checks.check(raw).into()
+        self.report(delivery, self.checks.check(raw).into())
+    }
+
+    /// Where the consumer reported a verdict, that one; the checks then only say what was to be expected.
+    pub fn report(&self, delivery: &Delivery, judged: Judged) -> Judged {
+        match &delivery.reported {
+            Some(reported) => judged.reported(reported),
+            None => judged,
+        }
     }
 
     /// A checked delivery on its way.
@@ -74,6 +82,7 @@ impl Checking {
             is_duplicate: false,
             linked_to: None,
             replay: None,
+            is_reported: delivery.reported.is_some(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::effect::{EffectEvent, Outcome, Replay};
 use crate::hold::Weighed;
+use crate::source::ReportedVerdict;
 use crate::spec::FlowSpec;
 use recount_checks::{CheckResult, Checked, Event, Refused};
 use recount_model::batch::Attempt;
@@ -31,6 +32,57 @@ impl From<CheckResult> for Judged {
     }
 }
 
+impl Judged {
+    /// The consumer's verdict in place of the checks'. Where the two can't both be right, a flag says so, and
+    /// the evidence says what the checks found.
+    pub fn reported(self, reported: &ReportedVerdict) -> Self {
+        let is_applied = reported.verdict == Verdict::Applied;
+        let (mut refused, contradiction) = match self {
+            Self::Refused(refused) => {
+                let expected = refused.verdict.reason().map(|reason| reason.code.clone());
+                let found = is_applied.then(|| (expected, Some(refused.evidence.clone())));
+                (refused, found)
+            }
+            Self::Passed(event) => {
+                let refused = Refused {
+                    verdict: Verdict::Applied,
+                    evidence: Box::default(),
+                    meta: event.meta.clone(),
+                    payload_hash: event.payload_hash,
+                    flags: event.flags.clone(),
+                    decoded: true,
+                    measures: event.measures.clone(),
+                };
+                (Box::new(refused), reported.is_of_check.then_some((None, None)))
+            }
+        };
+        refused.verdict = reported.verdict.clone();
+        refused.evidence = reported.evidence.clone().unwrap_or_default();
+        if let Some((expected, found)) = contradiction {
+            refused.flags.push(reason::CONTRADICTS_CHECK);
+            refused.evidence = contradiction_evidence(reported, expected, found).into();
+        }
+        Self::Refused(refused)
+    }
+}
+
+fn contradiction_evidence(
+    reported: &ReportedVerdict,
+    expected: Option<ReasonCode>,
+    found: Option<Box<str>>,
+) -> String {
+    let json = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
+    let mut evidence = serde_json::json!({
+        "checks_say": expected.as_ref().map_or("nothing against it", ReasonCode::as_str),
+    });
+    for (name, text) in [("found", found.as_deref()), ("reported", reported.evidence.as_deref())] {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            evidence[name] = json(text);
+        }
+    }
+    evidence.to_string()
+}
+
 /// An event on its way through the loop.
 #[derive(Debug, Clone)]
 pub struct Underway {
@@ -54,6 +106,8 @@ pub struct Underway {
     pub linked_to: Option<u64>,
     /// Set when a replay decides it anew.
     pub replay: Option<Replay>,
+    /// Its verdict is the consumer's own, and nothing that Recount knows better overrules it.
+    pub is_reported: bool,
 }
 
 impl Weighed for Underway {
@@ -196,7 +250,10 @@ impl Plan {
         let settlements = self.events.iter().map(|underway| match &underway.judged {
             Judged::Refused(refused) => {
                 let actions = decide(Reported::Checks(refused.verdict.clone()), self.attempts(underway));
-                Settlement { actions, evidence: Some(refused.evidence.clone()) }
+                Settlement {
+                    actions,
+                    evidence: Some(refused.evidence.clone()).filter(|evidence| !evidence.is_empty()),
+                }
             }
             Judged::Passed(_) => {
                 let outcome = outcomes.next().expect("an effect returns one outcome an event");

@@ -1,7 +1,7 @@
 //! Where deliveries come from.
 
 use async_trait::async_trait;
-use recount_model::{Gap, Header, Partition, SourceId};
+use recount_model::{Gap, Header, Partition, SourceId, Verdict};
 use std::sync::Arc;
 
 /// What a source can do; the conformance suite tests what is declared here.
@@ -76,6 +76,20 @@ pub struct Delivery {
     pub headers: Vec<Header>,
     /// The broker's key.
     pub broker_key: Option<Box<str>>,
+    /// What the flow's own consumer did with it, where that one owns the loop and reports.
+    pub reported: Option<Box<ReportedVerdict>>,
+}
+
+/// What a consumer that owns its loop reported of a delivery. It stands, whatever the checks say: what the
+/// consumer did is what happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedVerdict {
+    /// Never `Retry`.
+    pub verdict: Verdict,
+    /// Whether its reason is one that the flow's checks give, so that they must have found it too.
+    pub is_of_check: bool,
+    /// What the consumer said, where the verdict does not say it all; one JSON object.
+    pub evidence: Option<Box<str>>,
 }
 
 /// Proof that a delivery's decision is durable; only [`Delivery::settle`] makes one.

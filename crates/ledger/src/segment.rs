@@ -5,7 +5,7 @@ use crate::filter;
 use crate::identity::IdentityHasher;
 use crate::rows;
 use crate::store::{EncodedBatch, LedgerError, Mark, Run};
-use recount_model::{BatchRecord, Decision, Fate, GapKind, Timestamp};
+use recount_model::{BatchRecord, Decision, Fate, Gap, Timestamp};
 use rusqlite::{Connection, params};
 
 /// SQLite's integers are signed.
@@ -23,7 +23,7 @@ pub(crate) fn check(record: &BatchRecord, mark: Option<&Mark>) -> Result<(), Led
     };
     let none = Mark { seq: 0, next_offset: 0, decided_above: Default::default() };
     let mark = mark.unwrap_or(&none);
-    let adopts = record.gaps.iter().any(|gap| gap.kind == GapKind::Unrecorded);
+    let adopts = record.gaps.iter().any(Gap::is_adopted);
     if record.seq != mark.seq + 1 && !(adopts && record.seq > mark.seq) {
         return wrong(format!("the ledger's last is {}, so {} would leave a gap", mark.seq, record.seq));
     }

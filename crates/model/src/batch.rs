@@ -13,7 +13,8 @@ pub enum GapKind {
     Lost,
     /// Carries no event: control record, aborted transaction, compacted away, blank line.
     NotAnEvent,
-    /// Consumed without a record: the ledger was lost and the position adopted.
+    /// Consumed without a record: the ledger was lost and the position adopted, or the consumer did not
+    /// report it.
     Unrecorded,
 }
 
@@ -39,6 +40,21 @@ pub struct Gap {
     pub kind: GapKind,
     /// Why, one sentence.
     pub cause: String,
+}
+
+impl Gap {
+    /// The cause of a gap that the flow's own consumer went past without reporting a verdict.
+    pub const UNREPORTED: &str = "the consumer went past it and reported no verdict";
+
+    /// Whether it is a position that the consumer did not report, and not one that the ledger lost.
+    pub fn is_unreported(&self) -> bool {
+        self.kind == GapKind::Unrecorded && self.cause == Self::UNREPORTED
+    }
+
+    /// Whether it was adopted after a loss of the ledger: only then may the seqs before it be missing.
+    pub fn is_adopted(&self) -> bool {
+        self.kind == GapKind::Unrecorded && !self.is_unreported()
+    }
 }
 
 /// An event kept whole (dead letters always; skipped ones up to a size).

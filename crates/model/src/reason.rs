@@ -92,6 +92,8 @@ pub enum BuiltinKind {
     DeadLetter,
     /// An event is skipped for it.
     Skip,
+    /// An event raises it as a flag, whatever becomes of it.
+    Flag,
     /// The books, the flow or the audit say it; no event's verdict.
     Finding,
 }
@@ -137,13 +139,17 @@ builtins! {
     NOT_FOR_THIS_FLOW = "not_for_this_flow", Skip, "the flow ignores events of this type";
     DUPLICATE = "duplicate", Skip, "the same id with the same payload was decided before";
     ACCEPTED = "accepted", Skip, "an operator accepted that the event is not applied";
+    CONTRADICTS_CHECK = "contradicts_check", Flag, "the consumer reported one thing, and the flow's checks say another";
     POSITION_REUSED = "position_reused", Finding, "a position that was decided holds another event now";
     SOURCE_CHANGED = "source_changed", Finding, "the source is another incarnation than the one decided so far";
     OFFSET_MOVED_OUTSIDE = "offset_moved_outside", Finding, "somebody moved the position outside of Recount";
     POSITIONS_LOST = "positions_lost", Finding, "positions never reached the flow";
     POSITIONS_UNRECORDED = "positions_unrecorded", Finding, "positions were consumed without a record";
+    UNREPORTED = "unreported", Finding, "the consumer went past a position and reported no verdict for it";
     POSITIONS_MISSING = "positions_missing", Finding, "positions were published and have no fate";
     EFFECTS_MISSING = "effects_missing", Finding, "applied decisions have no effect in the database";
+    EXPECTED_EFFECT_MISSING = "expected_effect_missing", Finding, "the observed consumer left no effect for events that ought to have one";
+    UNEXPECTED_EFFECT = "unexpected_effect", Finding, "the consumer left effects for events that ought not to have one";
     EFFECTS_WITHOUT_DECISION = "effects_without_decision", Finding, "the database holds effects that no decision explains";
     EFFECTS_TWICE = "effects_twice", Finding, "an effect stands more than once in the database";
     RECONCILE_DIFFERS = "reconcile_differs", Finding, "the two sides of a reconcile differ";

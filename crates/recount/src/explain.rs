@@ -47,6 +47,8 @@ pages! {
     "unreported",
     "positions_missing",
     "effects_missing",
+    "expected_effect_missing",
+    "unexpected_effect",
     "effects_without_decision",
     "effects_twice",
     "reconcile_differs",

@@ -97,7 +97,7 @@ impl SourceReader for MemoryReader {
 
 fn delivery(offset: u64, payload: Arc<[u8]>) -> Delivery {
     let payload_bytes = payload.len() as u64;
-    Delivery { offset, payload, payload_bytes, headers: Vec::new(), broker_key: None }
+    Delivery { offset, payload, payload_bytes, headers: Vec::new(), broker_key: None, reported: None }
 }
 
 /// Stands in where events are only decided anew.

@@ -154,6 +154,7 @@ impl LogReader {
                     payload_bytes: event.payload_bytes,
                     headers: event.headers,
                     broker_key: event.key,
+                    reported: None,
                 });
                 ControlFlow::Continue(())
             })

@@ -229,6 +229,7 @@ impl FileReader {
                     payload_bytes: line.bytes_full,
                     headers: Vec::new(),
                     broker_key: None,
+                    reported: None,
                 });
             }
             self.lines.consume();

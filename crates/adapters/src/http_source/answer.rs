@@ -30,7 +30,7 @@ pub(super) fn receipts(flow: &FlowName, offsets: Range<u64>) -> Response {
 
 /// Why a request was refused; nothing of it was kept.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     status: StatusCode,
     code: &'static str,
     sentence: Cow<'static, str>,
@@ -38,7 +38,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     /// A stable code, and a sentence that says what to do.
-    pub(super) fn new(
+    pub(crate) fn new(
         status: StatusCode,
         code: &'static str,
         sentence: impl Into<Cow<'static, str>>,
@@ -66,7 +66,7 @@ impl IntoResponse for Refusal {
         let extra = match self.status {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
             StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),
-            StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, "1")),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some((header::RETRY_AFTER, "1")),
             _ => None,
         };
         if let Some((name, value)) = extra {

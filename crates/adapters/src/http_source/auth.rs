@@ -38,7 +38,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    pub(super) fn check_before_body(&self, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    pub(crate) fn check_before_body(&self, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
         match self {
             Self::None => Ok(()),
             Self::Bearer(token) => {
@@ -48,13 +48,13 @@ impl Auth {
                     _ => None,
                 });
                 let Some(given) = given else {
-                    return Err(unauthorized("send the header Authorization: Bearer with the flow's token"));
+                    return Err(unauthorized("send the header Authorization: Bearer with the server's token"));
                 };
                 // Hashes of BLAKE3 are compared in constant time, and have one length.
                 if blake3::hash(given) == blake3::hash(token.0.as_bytes()) {
                     return Ok(());
                 }
-                Err(unauthorized("the bearer token is not the flow's"))
+                Err(unauthorized("the bearer token is not the one that this server expects"))
             }
             Self::Hmac(_) if headers.contains_key(SIGNATURE_HEADER) => Ok(()),
             Self::Hmac(_) => Err(unauthorized(
@@ -63,7 +63,7 @@ impl Auth {
         }
     }
 
-    pub(super) fn check_body(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Box<Refusal>> {
+    pub(crate) fn check_body(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Box<Refusal>> {
         let Self::Hmac(secret) = self else { return Ok(()) };
         let given = headers.get(SIGNATURE_HEADER).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("sha256=")).and_then(bytes_of_hex);

@@ -11,7 +11,7 @@
 //! The receipt of a repeated `POST` names a new position: it is the flow's search for duplicates, by the
 //! event's id, that applies it once.
 
-mod answer;
+pub(crate) mod answer;
 mod auth;
 mod body;
 
@@ -20,7 +20,7 @@ pub use auth::{Auth, SIGNATURE_HEADER, Secret, check_listen};
 use crate::embedded_log::{EmbeddedLog, LogError};
 use answer::Refusal;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -137,21 +137,8 @@ async fn take(
 ) -> Result<std::ops::Range<u64>, Box<Refusal>> {
     let settings = &shared.settings;
     settings.auth.check_before_body(headers)?;
-    let _permit = shared.requests.try_acquire().map_err(|_| {
-        Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            format!("{} requests are under way, as many as may be: try again later", settings.requests_max),
-        )
-    })?;
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, settings.body_bytes_max))
-        .await
-        .map_err(|_| {
-            let seconds = BODY_TIMEOUT.as_secs();
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", format!("the body took over {seconds} s"))
-        })?
-        .map_err(|e| body_error(&e, settings.body_bytes_max))?;
-    settings.auth.check_body(headers, &body)?;
+    let _permit = shared.requests.try_acquire().map_err(|_| busy(settings.requests_max))?;
+    let body = read_body(&settings.auth, headers, body, settings.body_bytes_max).await?;
     let kept = kept_headers(&shared.kept_headers, headers)?;
     let events = body::events(settings, headers, &kept, &body, (settings.clock)())?;
     let count = events.len();
@@ -166,6 +153,35 @@ async fn take(
         return Ok(0..0);
     }
     shared.log.append(events).await.map_err(|e| log_error(&e))
+}
+
+/// As many requests are under way as may be.
+pub(crate) fn busy(requests_max: usize) -> Box<Refusal> {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        format!("{requests_max} requests are under way, as many as may be: try again later"),
+    )
+}
+
+/// The whole body, bounded in time and size, of somebody who may post it. What can be said of the headers
+/// alone is said before the body is read.
+pub(crate) async fn read_body(
+    auth: &Auth,
+    headers: &HeaderMap,
+    body: Body,
+    body_bytes_max: usize,
+) -> Result<Bytes, Box<Refusal>> {
+    auth.check_before_body(headers)?;
+    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, body_bytes_max))
+        .await
+        .map_err(|_| {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", format!("the body took over {seconds} s"))
+        })?
+        .map_err(|e| body_error(&e, body_bytes_max))?;
+    auth.check_body(headers, &body)?;
+    Ok(body)
 }
 
 fn body_error(e: &axum::Error, body_bytes_max: usize) -> Box<Refusal> {

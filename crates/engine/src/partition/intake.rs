@@ -64,7 +64,7 @@ impl PartitionLoop {
             }
         };
         let judged = if stops >= UNCLEAN_STOPS_MAX {
-            killed(&self.at, &delivery, stops, taken_at)
+            self.checking.report(&delivery, killed(&self.at, &delivery, stops, taken_at))
         } else {
             self.checking.check(&delivery, taken_at)
         };
@@ -76,6 +76,10 @@ impl PartitionLoop {
 
     /// Where an event goes: into the batch, or behind its key.
     fn place(&mut self, mut underway: Underway) -> Option<Underway> {
+        if underway.is_reported {
+            self.note_repeated(&mut underway);
+            return Some(underway);
+        }
         let key = hold_key(&underway);
         let waits = self.hold.holds(&key);
         let until = match self.look_for_duplicate(&mut underway, waits) {
@@ -87,6 +91,27 @@ impl PartitionLoop {
         };
         self.hold.push_behind(key, underway, until);
         None
+    }
+
+    /// A reported event keeps its verdict, also where it repeats another one; it is only not *received* twice.
+    fn note_repeated(&mut self, underway: &mut Underway) {
+        let Some(id) = underway.meta().id.clone() else { return };
+        let (offset, payload_hash) = (underway.offset, underway.payload_hash());
+        let fate = match &underway.judged {
+            Judged::Refused(refused) if matches!(refused.verdict, Verdict::DeadLetter(_)) => {
+                FirstFate::DeadLettered
+            }
+            _ => FirstFate::Done,
+        };
+        match self.window.look(&id, offset, payload_hash) {
+            Seen::New => self.window.put(&id, First { offset, payload_hash, fate }),
+            Seen::OfOpen(_) | Seen::Duplicate(_) => underway.is_duplicate = true,
+            Seen::OfDeadLetter(first) => {
+                underway.linked_to = Some(first.offset);
+                self.window.put(&id, First { offset, payload_hash, fate });
+            }
+            Seen::IdReused(_) => {}
+        }
     }
 
     /// Events whose wait is over, each key's in order; one that repeats an open event goes back, and with

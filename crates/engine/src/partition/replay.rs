@@ -157,6 +157,7 @@ impl PartitionLoop {
                 is_duplicate: false,
                 linked_to: None,
                 replay,
+                is_reported: false,
             }),
             ReplayFrom::Operator { decision, verdict } => Underway {
                 offset: decision.offset,
@@ -169,6 +170,7 @@ impl PartitionLoop {
                 is_duplicate: !decision.received,
                 linked_to: None,
                 replay,
+                is_reported: false,
             },
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
     };
     rules.routes = applies.routes.clone();
     let source = source(table, context);
-    reasons.extend(builtins(table, &rules, &applies, context));
+    reasons.extend(builtins(mode, table, &rules, &applies, context));
     let spec = spec(flow, mode, table, &rules, &reasons);
     FlowConfig {
         mode,
@@ -360,6 +360,7 @@ fn expressions(rules: &FlowRules) -> Vec<(String, &str)> {
 
 /// The built-in reasons that this flow can give, with their budgets.
 fn builtins(
+    mode: FlowMode,
     table: &RawTable,
     rules: &FlowRules,
     applies: &Applies,
@@ -383,7 +384,7 @@ fn builtins(
         }
     }
     let possible =
-        |builtin: &&Builtin| builtin.kind != BuiltinKind::Finding && can_give(builtin, rules, applies);
+        |builtin: &&Builtin| builtin.kind != BuiltinKind::Finding && can_give(builtin, mode, rules, applies);
     recount_model::reason::BUILTINS
         .iter()
         .filter(possible)
@@ -391,6 +392,7 @@ fn builtins(
             code: ReasonCode::literal(builtin.code),
             verdict: match builtin.kind {
                 BuiltinKind::Skip => ReasonVerdict::Skip,
+                BuiltinKind::Flag => ReasonVerdict::Flag,
                 _ => ReasonVerdict::DeadLetter,
             },
             budget: said.get(builtin.code).copied().unwrap_or(match builtin.code {
@@ -406,7 +408,7 @@ fn builtins(
 }
 
 /// Whether a flow can come to give this built-in reason at all.
-fn can_give(builtin: &Builtin, rules: &FlowRules, applies: &Applies) -> bool {
+fn can_give(builtin: &Builtin, mode: FlowMode, rules: &FlowRules, applies: &Applies) -> bool {
     match builtin.code {
         "no_id" => rules.id.is_some() || rules.decode == Decode::Json,
         "no_key" => rules.key.is_some(),
@@ -416,7 +418,8 @@ fn can_give(builtin: &Builtin, rules: &FlowRules, applies: &Applies) -> bool {
         "statement_failed" => applies.is_sql() || applies.is_rust(),
         "rows_unexpected" => applies.is_sql(),
         "no_verdict" => applies.is_http(),
-        "undeclared_reason" => applies.is_http() || applies.is_rust(),
+        "undeclared_reason" => applies.is_http() || applies.is_rust() || mode == FlowMode::Report,
+        "contradicts_check" => mode == FlowMode::Report,
         "retries_exhausted" => applies.may_retry,
         "handler_panicked" => applies.is_rust(),
         "not_for_this_flow" => !rules.ignore.is_empty(),

@@ -4,9 +4,10 @@ pub mod audit;
 mod dry_run;
 pub mod effect;
 mod listening;
+mod report;
 pub mod source;
 
-pub use dry_run::dry_run;
+pub use dry_run::{copy as copy_database, dry_run, point_at_copies};
 pub use effect::Handlers;
 pub use listening::{Listening, control_token_path, listen};
 
@@ -117,6 +118,7 @@ pub async fn start(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let book = Book::threaded(Box::new(ledger), Arc::clone(&clock)).map_err(Failure::unreachable)?;
     let mut running = Running { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new() };
+    let mut reporting = report::Reporting::new(config);
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
         running.decided_before.push(known.iter().map(|known| known.next_offset).sum());
@@ -125,9 +127,14 @@ pub async fn start(
             let name = &flow.spec.flow;
             tracing::warn!(flow = %name, "is paused, and takes nothing until: recount resume {name} --because …; {why}");
         }
+        let checks = Arc::new(compile(flow)?);
+        let source = source::open(config, flow, known, options, &mut running.routes)?;
         let parts = FlowParts {
-            checks: Arc::new(compile(flow)?),
-            source: source::open(config, flow, known, options, &mut running.routes)?,
+            source: match options.read_sources {
+                true => reporting.source(config, flow, source, &checks, &running.book)?,
+                false => source,
+            },
+            checks,
             effect: effect::open(config, flow, handlers)?,
             book: running.book.clone(),
             clock: Arc::clone(&clock),
@@ -140,6 +147,7 @@ pub async fn start(
         };
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
     }
+    running.routes.push(reporting.router(config)?);
     Ok(running)
 }
 
@@ -186,7 +194,11 @@ pub fn paused_since(journal: &[(u64, JournalEntry)], flow: &FlowName) -> Option<
         match (entry.kind, entry.what.as_str()) {
             (JournalKind::Operator, "paused") => paused = Some(sentence(entry)),
             (JournalKind::Flow, "breaker_open") if entry.detail["then"] == "pause" => {
-                paused = Some(format!("breaker_open: since {}", entry.at));
+                let (not_applied, of_last) = (&entry.detail["not_applied"], &entry.detail["of_last"]);
+                paused = Some(format!(
+                    "breaker_open: {not_applied} of the last {of_last} events were not applied (since {})",
+                    entry.at
+                ));
             }
             (JournalKind::Operator, "resumed") => paused = None,
             _ => {}

@@ -217,8 +217,14 @@ impl World {
 
     /// Starts a command that goes on by itself.
     pub fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Running {
         let (out, err) = (self.path("started.out"), self.path("started.err"));
         let mut command = self.command(args);
+        command.envs(variables.iter().copied());
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         let _ = fs::remove_file(self.path("recount-data/control-token"));
         Running { child: command.spawn().unwrap(), folder: self.folder.path().to_owned(), out, err }

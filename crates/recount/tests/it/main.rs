@@ -16,5 +16,6 @@ mod http_server;
 mod json_reference;
 mod ledger_trouble;
 mod operating;
+mod report;
 mod sources;
 mod wrong_worlds;
