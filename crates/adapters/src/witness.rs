@@ -205,6 +205,76 @@ impl EffectWitness for SqliteEffectWitness {
     }
 }
 
+/// Beside a consumer that Recount doesn't run: position rows come from our own arbiter, effects and sums
+/// from the consumer's database, which is only read.
+pub struct BesideWitness {
+    arbiter: SqliteEffectWitness,
+    consumer: SqliteEffectWitness,
+}
+
+impl BesideWitness {
+    /// The arbiter's file and the consumer's.
+    pub fn new(arbiter: impl Into<PathBuf>, consumer: impl Into<PathBuf>) -> Self {
+        let (arbiter, consumer) = (SqliteEffectWitness::new(arbiter), SqliteEffectWitness::new(consumer));
+        Self { arbiter, consumer }
+    }
+}
+
+impl EffectWitness for BesideWitness {
+    fn snapshot(&self) -> Result<Box<dyn EffectSnapshot + '_>, WitnessError> {
+        // The arbiter first: what it has decided by then, the consumer's database may show.
+        let arbiter = self.arbiter.snapshot()?;
+        Ok(Box::new(BesideSnapshot { arbiter, consumer: self.consumer.snapshot()? }))
+    }
+}
+
+struct BesideSnapshot<'a> {
+    arbiter: Box<dyn EffectSnapshot + 'a>,
+    consumer: Box<dyn EffectSnapshot + 'a>,
+}
+
+impl EffectSnapshot for BesideSnapshot<'_> {
+    fn positions(&self, flow: &FlowName) -> Result<Vec<PositionRow>, WitnessError> {
+        self.arbiter.positions(flow)
+    }
+
+    fn stored_batches(&self, at: &PartitionId, above_seq: u64) -> Result<Vec<u64>, WitnessError> {
+        self.arbiter.stored_batches(at, above_seq)
+    }
+
+    fn effects(
+        &self,
+        at: &PartitionId,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(u64, Option<&str>) -> ControlFlow<()>,
+    ) -> Result<(), WitnessError> {
+        self.arbiter.effects(at, from, to, visit)
+    }
+
+    fn custom_ids(
+        &self,
+        sql: &str,
+        id: &str,
+        visit: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(), WitnessError> {
+        self.consumer.custom_ids(sql, id, visit)
+    }
+
+    fn custom_count(&self, sql: &str) -> Result<u64, WitnessError> {
+        self.consumer.custom_count(sql)
+    }
+
+    fn reconcile(
+        &self,
+        sql: &str,
+        by_group: bool,
+        visit: &mut dyn FnMut(Option<&str>, Amount) -> ControlFlow<()>,
+    ) -> Result<(), WitnessError> {
+        self.consumer.reconcile(sql, by_group, visit)
+    }
+}
+
 struct Snapshot {
     /// Without them the flow never committed here, which is an answer and not an error.
     has_tables: bool,

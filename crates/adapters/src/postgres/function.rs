@@ -91,7 +91,7 @@ impl Writer<'_> {
         for (at, statement) in route.statements.iter().enumerate() {
             let prefix = format!("recount_v_{index}_{at}");
             self.line(&format!("recount_at := {at};"));
-            let text = self.bound(&statement.text, route, &statement.prepared, &prefix)?;
+            let text = self.bound(&statement.text, &statement.prepared, &prefix)?;
             self.line(&format!("{text}\n;"));
             self.line("GET DIAGNOSTICS recount_rows = ROW_COUNT;");
             self.line("recount_sum := recount_sum + recount_rows;");
@@ -117,7 +117,7 @@ impl Writer<'_> {
         self.line("<<recount_otherwise>> BEGIN");
         for (at, otherwise) in route.otherwise.iter().enumerate() {
             self.line(&format!("recount_at := {at};"));
-            self.when(&format!("recount_w_{index}_{at}"), route, otherwise)?;
+            self.when(&format!("recount_w_{index}_{at}"), otherwise)?;
             self.line(&format!("IF recount_hit THEN recount_code := {at}; EXIT recount_otherwise; END IF;"));
         }
         self.caught(&format!("code := {}; statement := recount_at;", code::WHEN_FAILED), false);
@@ -137,12 +137,12 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn when(&mut self, prefix: &str, route: &RoutePlan, otherwise: &OtherwisePlan) -> Option<()> {
+    fn when(&mut self, prefix: &str, otherwise: &OtherwisePlan) -> Option<()> {
         let Some(when) = &otherwise.when else {
             self.line("recount_hit := true;");
             return Some(());
         };
-        let text = self.bound(&when.text, route, &when.prepared, prefix)?;
+        let text = self.bound(&when.text, &when.prepared, prefix)?;
         let columns = when.prepared.statement.columns().len();
         let columns: Vec<String> = (0..columns).map(|n| format!("recount_c{n}")).collect();
         let truth = match when.truth {
@@ -176,20 +176,20 @@ impl Writer<'_> {
 
     /// The statement with variables in place of parameters, each filled with the event's value as the type
     /// that the statement wants.
-    fn bound(&mut self, sql: &str, route: &RoutePlan, prepared: &Prepared, prefix: &str) -> Option<String> {
+    fn bound(&mut self, sql: &str, prepared: &Prepared, prefix: &str) -> Option<String> {
         for (number, (&bind, kind)) in prepared.binds.iter().zip(prepared.statement.params()).enumerate() {
             let kind = type_name(kind)?;
             writeln!(self.declare, "{prefix}_{number} {kind};").ok()?;
             self.line(&format!("{prefix}_{number} := recount_row.recount_p{bind}_value::{kind};"));
         }
         let mut text = String::with_capacity(sql.len());
+        let mut number = 0;
         for piece in pieces(sql).ok()? {
             match piece {
                 Piece::Text(part) => text.push_str(part),
-                Piece::Param(name) => {
-                    let place = route.params.iter().position(|given| given == name)?;
-                    let number = prepared.binds.iter().position(|&bind| bind == place)?;
+                Piece::Param(_) => {
                     text.push_str(&format!("{prefix}_{number}"));
+                    number += 1;
                 }
             }
         }

@@ -106,7 +106,7 @@ fn dollar_tag(rest: &[u8]) -> Option<usize> {
 pub(crate) struct Numbered {
     /// The text.
     pub(crate) sql: String,
-    /// Places among the given names.
+    /// For each number, its place among the given names.
     pub(crate) binds: Vec<usize>,
 }
 
@@ -123,12 +123,9 @@ pub(crate) fn numbered(sql: &str, given: &[String]) -> Result<Numbered, String> 
             Piece::Param(name) => match given.iter().position(|g| g == name) {
                 None => missing.push(format!(":{name}")),
                 Some(place) => {
-                    let known = out.binds.iter().position(|&b| b == place);
-                    let number = known.unwrap_or_else(|| {
-                        out.binds.push(place);
-                        out.binds.len() - 1
-                    });
-                    out.sql.push_str(&format!("${}", number + 1));
+                    // Each place by itself: the server may want another type at another place.
+                    out.binds.push(place);
+                    out.sql.push_str(&format!("${}", out.binds.len()));
                 }
             },
         }
@@ -154,7 +151,7 @@ mod tests {
                 "UPDATE t SET n = n - $1 WHERE sku = $2",
                 vec![1, 0],
             ),
-            ("SELECT :n + :n;", "SELECT $1 + $1", vec![1]),
+            ("SELECT :n + :n;", "SELECT $1 + $2", vec![1, 1]),
             ("SELECT ':n', \":n\", :n", "SELECT ':n', \":n\", $1", vec![1]),
             ("SELECT 'it''s :n' || :sku", "SELECT 'it''s :n' || $1", vec![0]),
             (r"SELECT E'\':n' || :sku", r"SELECT E'\':n' || $1", vec![0]),

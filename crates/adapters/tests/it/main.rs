@@ -8,5 +8,6 @@ mod file_source;
 mod flow;
 mod http_effect;
 mod http_source;
+mod postgres;
 mod sqlite;
 mod support;
