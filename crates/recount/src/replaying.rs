@@ -35,6 +35,9 @@ pub struct Request {
     /// Whether decisions `applied` may be replaced, since their effects are gone.
     #[serde(default)]
     pub of_applied: bool,
+    /// Hash of the config that whoever asks has read: the instance must run the same.
+    #[serde(default)]
+    pub config_hash: Option<String>,
 }
 
 /// What a replay came to.
@@ -69,6 +72,19 @@ pub fn bytes_of(
     at: &PartitionId,
     offsets: &[u64],
 ) -> Result<BTreeMap<u64, RawEvent>, Failure> {
+    let (found, why) = bytes_and_why_not(config, at, offsets)?;
+    if let Some(why) = why {
+        tracing::warn!("what is not kept can't be read from the source either: {why}");
+    }
+    Ok(found)
+}
+
+/// The same, and why the source could not be read for those that aren't kept.
+pub fn bytes_and_why_not(
+    config: &Config,
+    at: &PartitionId,
+    offsets: &[u64],
+) -> Result<(BTreeMap<u64, RawEvent>, Option<String>), Failure> {
     let ledger = read_ledger(&config.ledger)?;
     let mut found = BTreeMap::new();
     let mut missing = BTreeSet::new();
@@ -82,7 +98,7 @@ pub fn bytes_of(
             }
         }
     }
-    let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok(found) };
+    let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok((found, None)) };
     let known = ledger.partitions().map_err(ledger_failure)?;
     let witness = source_witness(config, flow(config, at.flow.as_str())?, &known);
     let read = witness.read(at, first, last + 1, &mut |raw| {
@@ -91,10 +107,7 @@ pub fn bytes_of(
         }
         ControlFlow::Continue(())
     });
-    if let Err(error) = read {
-        tracing::warn!("what is not kept can't be read from the source either: {error}");
-    }
-    Ok(found)
+    Ok((found, read.err().map(|error| error.to_string())))
 }
 
 fn raw_of_body(at: &PartitionId, body: KeptBody) -> RawEvent {
@@ -110,7 +123,7 @@ fn raw_of_body(at: &PartitionId, body: KeptBody) -> RawEvent {
 }
 
 /// Offsets whose event came again and was applied, however long ago: replaying them would apply it twice.
-fn applied_twins(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeSet<u64>, Failure> {
+pub fn applied_twins(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeSet<u64>, Failure> {
     let ledger = read_ledger(&config.ledger)?;
     let mut twins = BTreeSet::new();
     for &offset in offsets {
@@ -191,6 +204,11 @@ pub async fn serve(
     if request.events.len() > POSITIONS_A_REQUEST_MAX {
         let sentence = format!("at most {POSITIONS_A_REQUEST_MAX} positions a request");
         return refusal(StatusCode::PAYLOAD_TOO_LARGE, &sentence);
+    }
+    if request.config_hash.as_ref().is_some_and(|hash| *hash != control.config().hash()) {
+        let sentence = "the config was changed since this instance was started, and it would decide as before: \
+                        restart it, then replay";
+        return refusal(StatusCode::CONFLICT, sentence);
     }
     match replay(control.config(), &handle, request).await {
         Ok(receipt) => Json(serde_json::json!({ "recount": 1, "receipt": receipt })).into_response(),

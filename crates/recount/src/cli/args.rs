@@ -273,7 +273,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "WHEN")]
     pub to: Option<String>,
     /// This one: an event id, or a position flow/partition/offset
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", visible_alias = "event")]
     pub dead_letter: Option<String>,
     /// Only say how many there are and how many can still be had
     #[arg(long)]

@@ -1,10 +1,10 @@
 //! `recount dead-letters`.
 
+use super::names::{flow_name, reason_code};
 use super::story::secrets;
 use crate::cli::DeadLettersCommand;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring::{self, ledger_failure};
-use recount_model::{FlowName, ReasonCode};
 use recount_story::{LetterFilter, dead_letters as list, show};
 
 /// Lists dead letters, or shows one whole.
@@ -12,13 +12,11 @@ pub fn dead_letters(command: &DeadLettersCommand) -> Outcome {
     match command {
         DeadLettersCommand::List { flow, reason, limit, config, json } => {
             let config = wiring::load(&config.config)?;
-            let filter = LetterFilter {
-                flow: flow.as_deref().map(FlowName::new).transpose().map_err(Failure::usage)?,
-                reason: reason.as_deref().map(ReasonCode::new).transpose().map_err(Failure::usage)?,
-                letters_max: *limit,
-                ..LetterFilter::default()
-            };
             let ledger = wiring::read_ledger(&config.ledger)?;
+            let flow = flow.as_deref().map(|name| flow_name(&config, &ledger, name)).transpose()?;
+            let code = |code: &str| reason_code(&config, &ledger, flow.as_ref(), code);
+            let reason = reason.as_deref().map(code).transpose()?;
+            let filter = LetterFilter { flow, reason, letters_max: *limit, ..LetterFilter::default() };
             let letters = list(&ledger, &filter, &secrets(&config)).map_err(ledger_failure)?;
             if *json {
                 println!("{}", letters.json());

@@ -1,14 +1,14 @@
 //! `recount ledger export|recover|forget`.
 
+use super::names::{flow_name, reason_code, verdict_word};
 use super::recover::{Mend, recover};
 use super::said_why;
 use super::select::instant;
 use crate::cli::{ExportForm, LedgerCommand};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring::{self, ledger_failure};
-use recount_ledger::DecisionFilter;
+use recount_ledger::{DecisionFilter, LedgerReader};
 use recount_ledger::export::{ExportError, ExportFormat, export};
-use recount_model::{FlowName, ReasonCode};
 use serde_json::json;
 use std::io::{BufWriter, Write};
 
@@ -42,30 +42,33 @@ pub fn ledger(command: &LedgerCommand) -> Outcome {
         }
         LedgerCommand::Export { form, flow, key, verdict, reason, from, to, superseded, config } => {
             let config = wiring::load(&config.config)?;
+            let reader = wiring::read_ledger(&config.ledger)?;
+            let flow = flow.as_deref().map(|name| flow_name(&config, &reader, name)).transpose()?;
+            let code = |code: &str| reason_code(&config, &reader, flow.as_ref(), code);
+            let reason = reason.as_deref().map(code).transpose()?;
             let at = |text: &Option<String>| text.as_deref().map(instant).transpose();
             let filter = DecisionFilter {
-                flow: flow.as_deref().map(FlowName::new).transpose().map_err(Failure::usage)?,
+                flow,
                 key: key.clone(),
-                verdict: verdict.clone(),
-                reason: reason.as_deref().map(ReasonCode::new).transpose().map_err(Failure::usage)?,
+                verdict: verdict.as_deref().map(verdict_word).transpose()?,
+                reason,
                 from: at(from)?,
                 to: at(to)?,
                 superseded: *superseded,
                 ..DecisionFilter::default()
             };
-            write_export(&config, *form, &filter)
+            write_export(&reader, *form, &filter)
         }
     }
 }
 
-fn write_export(config: &crate::config::Config, form: ExportForm, filter: &DecisionFilter) -> Outcome {
-    let reader = wiring::read_ledger(&config.ledger)?;
+fn write_export(reader: &LedgerReader, form: ExportForm, filter: &DecisionFilter) -> Outcome {
     let format = match form {
         ExportForm::Ndjson => ExportFormat::Ndjson,
         ExportForm::Csv => ExportFormat::Csv,
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = export(&reader, filter, format, &mut out);
+    let written = export(reader, filter, format, &mut out);
     match written.and_then(|_| out.flush().map_err(ExportError::Write)) {
         Ok(()) => Ok(Exit::Well),
         // Whoever reads may have seen enough.

@@ -3,13 +3,17 @@
 mod audit;
 mod control;
 mod dead_letters;
+mod foresee;
 mod ledger;
+mod names;
 mod publish;
 mod recover;
 mod replay;
 pub(crate) mod run;
 mod select;
 mod story;
+
+pub(crate) use foresee::new_event;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Failure, Outcome};

@@ -1,48 +1,50 @@
 //! `recount replay`.
 
+use super::foresee::{Foreseen, foresee, would_be};
 use super::select::{Selection, select};
-use super::{operator, runtime};
+use super::{for_config, operator, quoted, runtime, said_why};
 use crate::cli::ReplayArgs;
 use crate::client::{Instance, Writer, writer};
-use crate::config::Config;
+use crate::config::{Config, EffectConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{self, POSITIONS_A_REQUEST_MAX, Receipt, Request};
 use crate::wiring::{self, Handlers, RunOptions, now};
+use indicatif::{ProgressBar, ProgressStyle};
 use recount_ledger::{JournalEntry, JournalKind, LedgerStore};
 use recount_model::{FlowName, PartitionId, Timestamp};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 /// Decides anew what was not applied.
 pub fn replay(args: &ReplayArgs) -> Outcome {
     let config = wiring::load(&args.config.config)?;
     let flow = wiring::flow(&config, &args.flow)?.spec.flow.clone();
-    let selection = select(&wiring::read_ledger(&config.ledger)?, &flow, args)?;
+    let because = said_why(args.because.as_deref().unwrap_or("a dry run"))?;
+    let selection = select(&config, &wiring::read_ledger(&config.ledger)?, &flow, args)?;
     let foreseen = foresee(&config, &selection)?;
-    if args.json && args.dry_run {
-        let counts = |(fate, (selected, had)): (&String, &(u64, u64))| {
-            (fate.clone(), json!({ "events": selected, "can_be_had": had }))
-        };
-        let selected: serde_json::Map<_, _> = foreseen.iter().map(counts).collect();
-        println!("{}", json!({ "recount": 1, "command": "replay", "dry_run": true, "selected": selected }));
-        return Ok(Exit::Well);
-    }
     if !args.json {
-        print!("{}", foreseen_text(&flow, &selection, &foreseen));
+        print!("{}", foreseen.text(&flow, &selection));
     }
-    if args.dry_run || (selection.events() == 0 && !args.json) {
+    if args.dry_run {
+        let would = would_be(&config, &flow, &selection)?;
+        if args.json {
+            println!("{}", foreseen.json(&would));
+        } else {
+            print!("{}", would.text());
+            println!("next: {}", next_after_dry_run(args, &foreseen));
+        }
         return Ok(Exit::Well);
     }
     let replay_id = now().0.unsigned_abs();
     if selection.events() == 0 {
         return conclude(args, replay_id, &Receipt::default());
     }
-    let because = args.because.as_deref().unwrap_or_default();
     let requests = requests(&selection, replay_id);
     let receipt = match writer(&config)? {
-        Writer::Instance(instance) => ask(&instance, &flow, because, requests)?,
+        Writer::Instance(instance) => ask(&instance, &config, &flow, because, requests)?,
         Writer::Us(mut ledger) => {
+            refuse_other_programs(&config, &flow)?;
             let entry = entry(&flow, because, replay_id, selection.events(), now());
             ledger.journal(&entry).map_err(wiring::ledger_failure)?;
             drop(ledger);
@@ -52,40 +54,37 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
     conclude(args, replay_id, &receipt)
 }
 
-/// How many of the selected can be had, by verdict and reason: selected and to be had.
-fn foresee(config: &Config, selection: &Selection) -> Result<BTreeMap<String, (u64, u64)>, Failure> {
-    let mut foreseen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for (at, events) in &selection.partitions {
-        for chunk in events.chunks(POSITIONS_A_REQUEST_MAX) {
-            let offsets: Vec<u64> = chunk.iter().map(|event| event.offset).collect();
-            let bytes = replaying::bytes_of(config, at, &offsets)?;
-            for event in chunk {
-                let count = foreseen.entry(event.fate.clone()).or_default();
-                count.0 += 1;
-                count.1 += u64::from(bytes.contains_key(&event.offset));
-            }
-        }
+/// A handler in Rust is in the user's own program: only that can decide anew.
+fn refuse_other_programs(config: &Config, flow: &FlowName) -> Result<(), Failure> {
+    let flow = wiring::flow(config, flow.as_str())?;
+    match &flow.effect {
+        EffectConfig::Handler { name, .. } => Err(Failure::usage(format!(
+            "flow {}: its handler {name} is in your own program, which is not running: start it, and replay again: \
+             this command then asks it. Nothing was decided",
+            flow.spec.flow
+        ))),
+        _ => Ok(()),
     }
-    Ok(foreseen)
 }
 
-fn foreseen_text(flow: &FlowName, selection: &Selection, foreseen: &BTreeMap<String, (u64, u64)>) -> String {
-    let mut out = format!("{} events of flow {flow} to be decided anew\n", selection.events());
-    for (fate, (selected, had)) in foreseen {
-        let gone = if had < selected {
-            format!("; the bytes of {} can't be had any more", selected - had)
-        } else {
-            String::new()
-        };
-        out.push_str(&format!("  {selected:>8}  {fate}{gone}\n"));
+/// The same selection, for real.
+fn next_after_dry_run(args: &ReplayArgs, foreseen: &Foreseen) -> String {
+    if foreseen.to_be_had() == 0 {
+        return for_config(&format!("recount dead-letters list --flow {}", args.flow), &args.config.config);
     }
-    if selection.duplicates > 0 {
-        out.push_str(&format!(
-            "  {:>8}  skipped duplicate: left as they are, the events that they repeat have their own fate\n",
-            selection.duplicates
-        ));
+    let mut command = format!("recount replay {}", args.flow);
+    let options = [
+        ("--reason", &args.reason),
+        ("--from", &args.from),
+        ("--to", &args.to),
+        ("--dead-letter", &args.dead_letter),
+    ];
+    for (option, value) in options {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {}", quoted(value)));
+        }
     }
-    out
+    for_config(&format!("{command} --because 'what was mended'"), &args.config.config)
 }
 
 fn requests(selection: &Selection, replay_id: u64) -> Vec<Request> {
@@ -105,10 +104,10 @@ fn requests(selection: &Selection, replay_id: u64) -> Vec<Request> {
 /// A request for events of one partition.
 pub fn request(at: &PartitionId, replay_id: u64, events: Vec<(u64, u64)>) -> Request {
     let (source, partition) = (at.source.to_string(), at.partition.to_string());
-    Request { replay_id, source, partition, events, of_applied: false }
+    Request { replay_id, source, partition, events, of_applied: false, config_hash: None }
 }
 
-fn entry(flow: &FlowName, because: &str, replay_id: u64, events: usize, at: Timestamp) -> JournalEntry {
+fn entry(flow: &FlowName, because: &str, replay_id: u64, events: u64, at: Timestamp) -> JournalEntry {
     JournalEntry {
         kind: JournalKind::Operator,
         flow: Some(flow.clone()),
@@ -121,12 +120,16 @@ fn entry(flow: &FlowName, because: &str, replay_id: u64, events: usize, at: Time
 
 fn ask(
     instance: &Instance,
+    config: &Config,
     flow: &FlowName,
     because: &str,
     requests: Vec<Request>,
 ) -> Result<Receipt, Failure> {
     let mut receipt = Receipt::default();
+    let bar = progress_bar(&requests);
     for request in requests {
+        let events = request.events.len() as u64;
+        let request = Request { config_hash: Some(config.hash()), ..request };
         let mut body = json!(request);
         body["by"] = operator().into();
         body["because"] = because.into();
@@ -134,8 +137,21 @@ fn ask(
         let part: Receipt = serde_json::from_value(answer["receipt"].clone())
             .map_err(|error| Failure::unreachable(format!("the instance's answer can't be read: {error}")))?;
         receipt.add(part);
+        bar.inc(events);
     }
+    bar.finish_and_clear();
     Ok(receipt)
+}
+
+/// Counts events, where somebody watches and there is more than one request.
+fn progress_bar(requests: &[Request]) -> ProgressBar {
+    let events: usize = requests.iter().map(|request| request.events.len()).sum();
+    if requests.len() < 2 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{spinner} {human_pos} of {human_len} decided anew, {per_sec}, {eta} to go";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(events as u64).with_style(style)
 }
 
 /// Replays without a running instance: the flow is started for this alone, and takes nothing.
@@ -147,11 +163,15 @@ pub fn alone(config: Config, flow: &FlowName, requests: Vec<Request>) -> Result<
             wiring::start(&config, &wanted, options, &Handlers::new(), crate::steps::probe(), None).await?;
         let config = Arc::new(config);
         let mut receipt = Receipt::default();
+        let bar = progress_bar(&requests);
         for request in requests {
+            let events = request.events.len() as u64;
             for running in &running.flows {
                 receipt.add(replaying::replay(&config, &running.handle, request.clone()).await?);
             }
+            bar.inc(events);
         }
+        bar.finish_and_clear();
         Ok(receipt)
     })
 }
@@ -177,6 +197,7 @@ fn conclude(args: &ReplayArgs, replay_id: u64, receipt: &Receipt) -> Outcome {
         if receipt.gone > 0 {
             println!("  {:>8}  left as they are: their bytes can't be had any more", receipt.gone);
         }
+        println!("next: {}", for_config("recount status", &args.config.config));
     }
     Ok(if receipt.gone > 0 { Exit::NotWell } else { Exit::Well })
 }

@@ -1,6 +1,8 @@
 //! Which decisions a replay decides anew: a frozen selection.
 
+use super::names::reason_code;
 use crate::cli::ReplayArgs;
+use crate::config::Config;
 use crate::exit::Failure;
 use crate::wiring::ledger_failure;
 use recount_ledger::{DecisionFilter, LedgerRead, LedgerReader};
@@ -30,13 +32,18 @@ pub struct Selection {
 
 impl Selection {
     /// How many.
-    pub fn events(&self) -> usize {
-        self.partitions.values().map(Vec::len).sum()
+    pub fn events(&self) -> u64 {
+        self.partitions.values().map(|events| events.len() as u64).sum()
     }
 }
 
 /// Selects as the arguments say.
-pub fn select(ledger: &LedgerReader, flow: &FlowName, args: &ReplayArgs) -> Result<Selection, Failure> {
+pub fn select(
+    config: &Config,
+    ledger: &LedgerReader,
+    flow: &FlowName,
+    args: &ReplayArgs,
+) -> Result<Selection, Failure> {
     let nothing_said =
         args.reason.is_none() && args.dead_letter.is_none() && args.from.is_none() && args.to.is_none();
     if nothing_said {
@@ -44,13 +51,19 @@ pub fn select(ledger: &LedgerReader, flow: &FlowName, args: &ReplayArgs) -> Resu
         return Err(Failure::usage(message));
     }
     let mut selection = Selection::default();
-    for filter in filters(flow, args)? {
+    let code = |code: &str| reason_code(config, ledger, Some(flow), code);
+    let wanted = args.reason.as_deref().map(code).transpose()?;
+    for filter in filters(flow, wanted.clone(), args)? {
         ledger
             .decisions(&filter, &mut |stored| {
                 let decision = &stored.decision;
                 let is_duplicate = decision.fate.reason().is_some_and(|r| r.code == reason::DUPLICATE);
+                // The ledger's own filter by reason also takes flags.
+                let has = decision.fate.reason().map(|reason| &reason.code);
+                let is_asked = wanted.is_none() || has == wanted.as_ref();
                 match &decision.fate {
                     Fate::Applied => {}
+                    _ if !is_asked => {}
                     _ if is_duplicate => selection.duplicates += 1,
                     fate => {
                         let selected = Selected {
@@ -69,14 +82,20 @@ pub fn select(ledger: &LedgerReader, flow: &FlowName, args: &ReplayArgs) -> Resu
         events.sort_by_key(|event| event.offset);
         events.dedup_by_key(|event| event.offset);
     }
+    if let Some(id) = args.dead_letter.as_ref().filter(|_| selection.events() + selection.duplicates == 0) {
+        return Err(Failure::not_well(format!(
+            "no event {id} of flow {flow} was skipped or dead-lettered; what became of it: recount story {id}"
+        )));
+    }
     Ok(selection)
 }
 
-fn filters(flow: &FlowName, args: &ReplayArgs) -> Result<Vec<DecisionFilter>, Failure> {
-    let mut filter = DecisionFilter { flow: Some(flow.clone()), ..DecisionFilter::default() };
-    if let Some(code) = &args.reason {
-        filter.reason = Some(ReasonCode::new(code).map_err(Failure::usage)?);
-    }
+fn filters(
+    flow: &FlowName,
+    reason: Option<ReasonCode>,
+    args: &ReplayArgs,
+) -> Result<Vec<DecisionFilter>, Failure> {
+    let mut filter = DecisionFilter { flow: Some(flow.clone()), reason, ..DecisionFilter::default() };
     if let Some(id) = &args.dead_letter {
         match id.parse::<Address>() {
             Ok(address) if address.flow == *flow => at_address(&mut filter, &address),

@@ -27,7 +27,7 @@ mod watched;
 mod tests;
 
 pub use fault::{Fault, Faults};
-pub(crate) use fault::{count, distance};
+pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
 pub use secret::{Secret, SecretError, SecretText, expand_env};
 pub use tables::ROOT;

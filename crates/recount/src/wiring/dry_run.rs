@@ -1,6 +1,6 @@
 //! A dry run decides everything for real, on copies: nothing that it does can reach the user's database.
 
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, FlowMode, SourceConfig};
 use crate::exit::Failure;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -24,18 +24,14 @@ pub fn dry_run(mut config: Config) -> Result<DryRun, Failure> {
             flow.spec.flow
         )));
     }
-    let folder = tempfile::tempdir().map_err(Failure::unreachable)?;
-    let names: Vec<String> = config.databases.keys().cloned().collect();
-    for name in names {
-        let database = config.databases.get_mut(&name).expect("the name was just listed");
-        let from = database.sqlite_path().map_err(Failure::usage)?;
-        let to = folder.path().join(format!("{name}.db"));
-        copy(&from, &to).map_err(|error| {
-            Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))
-        })?;
-        database.url = format!("sqlite:{}", to.display());
+    if let Some(flow) = config.flows.iter().find(|flow| flow.mode == FlowMode::Report) {
+        return Err(Failure::usage(format!(
+            "flow {}: its consumer decides, and reports to the instance that runs; there is nothing to try without it",
+            flow.spec.flow
+        )));
     }
-    config.ledger.path = folder.path().join("ledger");
+    let folder = tempfile::tempdir().map_err(Failure::unreachable)?;
+    point_at_copies(&mut config, folder.path())?;
     for flow in &mut config.flows {
         if let SourceConfig::File { follow, .. } = &mut flow.source {
             *follow = false;
@@ -44,7 +40,25 @@ pub fn dry_run(mut config: Config) -> Result<DryRun, Failure> {
     Ok(DryRun { config, _folder: folder })
 }
 
-fn copy(from: &Path, to: &Path) -> rusqlite::Result<()> {
+/// Copies every database of the config into a folder, without Recount's own rows, and has the config name
+/// the copies and an empty ledger there.
+pub fn point_at_copies(config: &mut Config, folder: &Path) -> Result<(), Failure> {
+    let names: Vec<String> = config.databases.keys().cloned().collect();
+    for name in names {
+        let database = config.databases.get_mut(&name).expect("the name was just listed");
+        let from = database.sqlite_path().map_err(Failure::usage)?;
+        let to = folder.join(format!("{name}.db"));
+        copy(&from, &to).map_err(|error| {
+            Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))
+        })?;
+        database.url = format!("sqlite:{}", to.display());
+    }
+    config.ledger.path = folder.join("ledger");
+    Ok(())
+}
+
+/// Copies a SQLite database as it is now, without the rows that Recount keeps in it.
+pub fn copy(from: &Path, to: &Path) -> rusqlite::Result<()> {
     let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let mut copy = Connection::open(to)?;
     let backup = rusqlite::backup::Backup::new(&source, &mut copy)?;
