@@ -87,7 +87,10 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         let identified = identified::identified(inputs, flow, &folds, histories, &sources);
         statements.extend(tolerate(identified, &mut corrupt)?.flatten());
     }
-    let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), position_key);
+    let undecided = partitions.is_empty()
+        || partitions.iter().any(|partition| partition.published.is_none() || partition.counts.open > 0);
+    let keyed = (position_key, undecided);
+    let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), keyed);
     statements.extend(match tolerate(effects, &mut corrupt)? {
         Some(statements) => statements,
         None => vec![effects::away(&WitnessError::Unreachable(corrupt.join("; ")))],
@@ -108,6 +111,7 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
     folds.iter().for_each(|fold| books.add(&fold.books));
     Ok(FlowReport {
         flow: flow.flow.clone(),
+        origin: flow.origin,
         books,
         published_known: partitions.iter().all(|p| p.published.is_some()),
         partitions,
@@ -351,7 +355,10 @@ fn read_history(
     folds: &mut [PartitionFold],
     position_key: u64,
 ) -> Result<Option<History>, LedgerError> {
-    let by_id = matches!(flow.effects, EffectsDeclared::Custom { id: Some(_), .. });
+    let by_id = matches!(
+        flow.effects,
+        EffectsDeclared::Custom { id: Some(_), .. } | EffectsDeclared::Beside { id: Some(_), .. }
+    );
     let identified = flow.source.is_some() && flow.identify.is_some();
     let corrected = folds.iter().any(|fold| !fold.corrected.is_empty());
     if !(by_id || identified || corrected || !flow.reconciles.is_empty()) {
@@ -367,7 +374,7 @@ fn effect_statements(
     asked: &EffectsAsked<'_>,
     folds: &[PartitionFold],
     history: Option<&History>,
-    position_key: u64,
+    (position_key, undecided): (u64, bool),
 ) -> Result<Vec<Statement>, LedgerError> {
     let mut statements = Vec::new();
     let snapshot = match asked {
@@ -377,7 +384,7 @@ fn effect_statements(
             None
         }
         EffectsAsked::Snapshot(snapshot, rows) => {
-            let side = EffectsSide { snapshot: &**snapshot, rows, position_key };
+            let side = EffectsSide { snapshot: &**snapshot, rows, position_key, undecided };
             statements.push(effects::statement(inputs, flow, &side, folds, history)?);
             Some(&**snapshot)
         }

@@ -1,5 +1,6 @@
 //! E2: what the ledger calls applied is committed in the database.
 
+use crate::beside::{self, Comparing, Seen};
 use crate::books::PartitionFold;
 use crate::fingerprint::{ChunkSums, Sum, id_hash, position_hash};
 use crate::history::{History, ID_BUCKETS, id_bucket};
@@ -22,10 +23,10 @@ const IDS_MAX: usize = 100_000;
 
 /// What the position rows say against the ledger.
 #[derive(Default)]
-struct Attested {
-    findings: Vec<Finding>,
-    unprovable: Vec<Finding>,
-    open: Vec<String>,
+pub(crate) struct Attested {
+    pub findings: Vec<Finding>,
+    pub unprovable: Vec<Finding>,
+    pub open: Vec<String>,
     committed: u64,
     recorded: u64,
 }
@@ -35,6 +36,8 @@ pub(crate) struct EffectsSide<'a> {
     pub snapshot: &'a dyn EffectSnapshot,
     pub rows: &'a [PositionRow],
     pub position_key: u64,
+    /// Whether the source may hold events that are not decided yet.
+    pub undecided: bool,
 }
 
 /// E2 where nobody can be asked.
@@ -59,6 +62,12 @@ pub(crate) fn statement(
     folds: &[PartitionFold],
     history: Option<&History>,
 ) -> Result<Statement, LedgerError> {
+    if let EffectsDeclared::Beside { sql, id, within_ms, .. } = flow.effects {
+        let seen = Seen { sql, id, within_ms };
+        let expected = folds.iter().map(|fold| fold.applied.count()).sum();
+        let comparing = Comparing { inputs, flow, side, seen, folds, expected };
+        return beside::statement(&comparing, history);
+    }
     let counts_positions = matches!(flow.effects, EffectsDeclared::Attested(_) | EffectsDeclared::Table(_));
     if !counts_positions && folds.iter().any(|fold| !fold.dropped.is_empty()) {
         return Ok(away(&WitnessError::Gone(LEFT.into())));
@@ -75,7 +84,7 @@ pub(crate) fn statement(
             count_ids(inputs, flow, side.snapshot, (sql, id), folds, history)?
         }
         EffectsDeclared::Custom { sql, id: None, .. } => count_total(side.snapshot, sql, applied),
-        EffectsDeclared::None | EffectsDeclared::Attested(_) => {
+        EffectsDeclared::None | EffectsDeclared::Attested(_) | EffectsDeclared::Beside { .. } => {
             return Ok(attested.statement(None, applied));
         }
     };
@@ -160,7 +169,7 @@ fn look(findings: &[Finding]) -> Vec<String> {
 }
 
 /// Position rows against the ledger: restored databases, foreign ones, batches that wait to be entered.
-fn attest(
+pub(crate) fn attest(
     inputs: &AuditInputs<'_>,
     side: &EffectsSide<'_>,
     folds: &[PartitionFold],

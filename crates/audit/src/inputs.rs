@@ -3,7 +3,7 @@
 use crate::witness::{EffectWitness, SourceWitness};
 use recount_checks::RawEvent;
 use recount_ledger::LedgerRead;
-use recount_model::{Amount, Budget, ConfigVersion, FlowName, ReasonCode, Timestamp};
+use recount_model::{Amount, Budget, ConfigVersion, FlowName, Origin, ReasonCode, Timestamp};
 use std::collections::BTreeMap;
 
 /// The auditor's own way from a record to the event's id: the flow's rules, compiled for the audit.
@@ -38,6 +38,17 @@ pub enum EffectsDeclared<'a> {
         /// Its column with the event's id; none where only counting is possible.
         id: Option<&'a str>,
     },
+    /// The effects of a consumer that Recount doesn't run, which know nothing of our positions.
+    Beside {
+        /// Position rows from our own arbiter, all else from the consumer's database.
+        witness: &'a dyn EffectWitness,
+        /// The user's query.
+        sql: &'a str,
+        /// Its column with the event's id; none where only counting is possible.
+        id: Option<&'a str>,
+        /// For how long after an event was decided its effect may be missing.
+        within_ms: u64,
+    },
 }
 
 impl<'a> EffectsDeclared<'a> {
@@ -45,7 +56,10 @@ impl<'a> EffectsDeclared<'a> {
     pub fn witness(&self) -> Option<&'a dyn EffectWitness> {
         match *self {
             Self::None => None,
-            Self::Attested(witness) | Self::Table(witness) | Self::Custom { witness, .. } => Some(witness),
+            Self::Attested(witness)
+            | Self::Table(witness)
+            | Self::Custom { witness, .. }
+            | Self::Beside { witness, .. } => Some(witness),
         }
     }
 }
@@ -95,6 +109,8 @@ pub struct FlowAudit<'a> {
     pub source: Option<&'a dyn SourceWitness>,
     /// How the auditor finds ids; none: E1 is counted, not identified.
     pub identify: Option<&'a dyn Identify>,
+    /// Where its decisions come from.
+    pub origin: Origin,
     /// The effects.
     pub effects: EffectsDeclared<'a>,
     /// In the order of the config.
@@ -118,6 +134,7 @@ impl<'a> FlowAudit<'a> {
             flow,
             source: None,
             identify: None,
+            origin: Origin::Ran,
             effects: EffectsDeclared::None,
             reconciles: Vec::new(),
             budgets: BTreeMap::new(),

@@ -8,6 +8,8 @@
 //! for each [chunk](fingerprint::CHUNK_POSITIONS) of positions. Only a chunk whose sums differ is read
 //! again, and then named.
 
+mod beside;
+mod beside_ids;
 pub mod books;
 pub mod budgets;
 pub mod count;

@@ -34,6 +34,11 @@ impl Names {
         }
     }
 
+    /// The same names, of so many in all.
+    pub fn of(self, count: u64) -> Self {
+        Self { count, ..self }
+    }
+
     pub fn finding(self, code: ReasonCode, sentence: impl Into<String>) -> Option<Finding> {
         let Self { names, count, .. } = self;
         (count > 0).then(|| Finding { code, sentence: sentence.into(), names, count, since: None })

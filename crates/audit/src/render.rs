@@ -3,6 +3,7 @@
 use crate::books::Books;
 use crate::budgets::BudgetReport;
 use crate::report::{AuditReport, Finding, FlowReport, Statement};
+use recount_model::Origin;
 use std::fmt::Write;
 
 /// How wide names of statements are set.
@@ -59,9 +60,13 @@ fn books_text(out: &mut String, flow: &FlowReport) {
     let counts = &flow.books.counts;
     let known = if flow.published_known { "" } else { "   (as far as the ledger knows)" };
     let _ = writeln!(out, "  published      {:>12}{known}", counts.published);
-    for (word, count) in [("applied", counts.applied), ("skipped", counts.skipped)] {
-        let _ = writeln!(out, "  {word:<14} {count:>12}");
-    }
+    let whose = match flow.origin {
+        Origin::Ran => "",
+        Origin::Reported => "   (as the consumer reported)",
+        Origin::Expected => "   (ought to be: the consumer is only observed)",
+    };
+    let _ = writeln!(out, "  {:<14} {:>12}{whose}", "applied", counts.applied);
+    let _ = writeln!(out, "  {:<14} {:>12}", "skipped", counts.skipped);
     reasons_text(out, flow, "skipped");
     let _ = writeln!(out, "  {:<14} {:>12}", "dead-lettered", counts.dead_lettered);
     reasons_text(out, flow, "dead-lettered");

@@ -3,7 +3,7 @@
 use crate::books::Books;
 use crate::budgets::BudgetReport;
 use crate::witness::Published;
-use recount_model::{BookCounts, BookStatus, FlowName, PartitionId, ReasonCode, Timestamp};
+use recount_model::{BookCounts, BookStatus, FlowName, Origin, PartitionId, ReasonCode, Timestamp};
 use serde_json::{Value, json};
 
 /// The version of the JSON form.
@@ -49,6 +49,10 @@ pub enum Strength {
     CountedById,
     /// One total against another: what is lost and what is there twice may cancel.
     TotalOnly,
+    /// Ids of effects of a consumer that Recount doesn't run: at about the same time.
+    ByIdWithoutCut,
+    /// The same, one total against another.
+    TotalWithoutCut,
     /// Both sides at one cut, exactly.
     OneCut,
     /// Both sides at about the same time.
@@ -66,6 +70,8 @@ impl Strength {
             Self::CommitAttested => "commit-attested",
             Self::CountedById => "counted by id",
             Self::TotalOnly => "counted in total only",
+            Self::ByIdWithoutCut => "counted by id, without a cut",
+            Self::TotalWithoutCut => "counted in total only, without a cut",
             Self::OneCut => "summed to one cut",
             Self::NoCut => "summed without a cut",
             Self::None => "not counted",
@@ -154,6 +160,8 @@ pub struct ReasonReport {
 pub struct FlowReport {
     /// Its name.
     pub flow: FlowName,
+    /// Where its decisions come from: whether *applied* is what happened, what was reported, or what ought to be.
+    pub origin: Origin,
     /// Both sides of the law, over all partitions.
     pub books: Books,
     /// Whether every partition's published side was counted; else `published` is only what has a fate.
@@ -245,6 +253,7 @@ impl FlowReport {
     pub fn json(&self) -> Value {
         json!({
             "flow": self.flow.as_str(),
+            "decisions": origin_word(self.origin),
             "status": self.status().word(),
             "working": self.working(),
             "not_working": self.not_working,
@@ -256,6 +265,15 @@ impl FlowReport {
             "statements": self.statements.iter().map(statement_json).collect::<Vec<_>>(),
             "budgets": self.budgets.iter().map(BudgetReport::json).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// `ran`, `reported` or `expected`.
+pub fn origin_word(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Ran => "ran",
+        Origin::Reported => "reported",
+        Origin::Expected => "expected",
     }
 }
 

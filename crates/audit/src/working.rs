@@ -6,7 +6,7 @@ use crate::inputs::FlowAudit;
 use crate::report::{Statement, plural};
 use recount_ledger::{JournalEntry, JournalKind, StoredBatch};
 use recount_model::budget::duration_text;
-use recount_model::{BookStatus, Budget, BudgetLimit, Fate, ReasonCode, Timestamp};
+use recount_model::{BookStatus, Budget, BudgetLimit, Fate, Origin, ReasonCode, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How far back "effects happen while there is input" looks, in events.
@@ -101,7 +101,11 @@ pub(crate) fn judge(judged: &Judged<'_>) -> (Vec<String>, Vec<String>) {
     not_working.extend(waits_for_acceptance(judged));
     let input = judged.input;
     if input.events > 0 && input.applied == 0 {
-        not_working.push(format!("none of the last {} events had an effect", input.events));
+        not_working.push(match judged.flow.origin {
+            Origin::Expected => format!("none of the last {} events was to have an effect", input.events),
+            Origin::Reported => format!("none of the last {} events was reported as applied", input.events),
+            Origin::Ran => format!("none of the last {} events had an effect", input.events),
+        });
     }
     for budget in judged.budgets {
         if let Some(exceeded) = &budget.exceeded {

@@ -30,13 +30,16 @@ pub(crate) fn decision(stored: &StoredDecision, asked: &str) -> String {
         Some(key) if key != asked => format!(" (key {key})"),
         _ => String::new(),
     };
-    let by_whom = match decision.origin {
-        Origin::Ran => "",
-        Origin::Reported => ", as its consumer reported",
-        Origin::Expected => ", as it ought to have been",
-    };
     let position = stored.header.at.position(decision.offset);
-    format!("{id}{key} at {position} {}{by_whom}", fate(&decision.fate))
+    let (became, by_whom) = match decision.origin {
+        Origin::Ran => (fate(&decision.fate), ""),
+        Origin::Reported => (fate(&decision.fate), ", as its consumer reported"),
+        Origin::Expected => (
+            fate(&decision.fate).replacen("was", "ought to have been", 1),
+            "; its consumer is only observed, and recount audit says what it left",
+        ),
+    };
+    format!("{id}{key} at {position} {became}{by_whom}")
 }
 
 /// Which config decides from here on.

@@ -12,6 +12,7 @@ mod replay;
 pub(crate) mod run;
 mod select;
 mod story;
+mod waiting;
 
 pub(crate) use foresee::new_event;
 

@@ -1,6 +1,7 @@
 //! `recount run`.
 
 use crate::cli::{FailOn, RunArgs};
+use super::waiting;
 use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::metrics::{FlowMetrics, book_metrics, render};
@@ -38,7 +39,7 @@ pub fn run(args: &RunArgs) -> Outcome {
 fn run_config(config: &Config, args: &RunArgs) -> Outcome {
     let runtime = super::runtime()?;
     let began = Instant::now();
-    let (ends, counts, before) = runtime.block_on(async {
+    let (ends, counts, before, took) = runtime.block_on(async {
         let options =
             RunOptions { again: args.again, adopt: args.adopt, read_sources: true, operator_only: false };
         let signals = Signals::new();
@@ -49,13 +50,17 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
         let server = Server::start(config, &mut running, listening).await?;
         let bar = progress_bar(config, &running);
         let ends = until_ended(&running, &bar, signals).await;
+        let took = began.elapsed();
+        if !args.dry_run && ends.iter().all(|end| matches!(end, FlowEnd::Drained)) {
+            waiting::for_effects(config, &args.flows).await?;
+        }
         let before = running.decided_before.clone();
         let counts: Vec<FlowCounts> = running.flows.iter().map(|flow| flow.handle.stats()).collect();
         server.stop().await;
-        Ok::<_, Failure>((ends, counts, before))
+        Ok::<_, Failure>((ends, counts, before, took))
     })?;
     runtime.shutdown_timeout(Duration::from_secs(5));
-    conclude(config, args, &ends, &counts, &before, began.elapsed())
+    conclude(config, args, &ends, &counts, &before, took)
 }
 
 /// Waits for the flows, passing signals on to them, with a bar where somebody watches.
@@ -135,7 +140,7 @@ impl Signals {
         }
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             () = came(&mut self.terminate) => {}
             () = came(&mut self.interrupt) => {}

@@ -147,7 +147,7 @@ fn watched_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
     if watched.id.is_some() {
         rows.push(row(
             "an effect that a check says ought not to be",
-            format!("not working once {within} have passed (effects_without_decision), {names}"),
+            format!("not working (unexpected_effect), {names}"),
         ));
         rows.push(row("an effect stands twice", format!("not working (effects_twice), {names}")));
     }

@@ -3,9 +3,13 @@
 use super::effect::find_database;
 use super::source::log_path;
 use super::{compile, now, read_ledger};
-use crate::config::{Config, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf};
+use crate::config::{
+    Config, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf, WatchedEffects,
+};
 use crate::exit::Failure;
-use recount_adapters::witness::{FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
+use recount_adapters::witness::{
+    BesideWitness, FileSourceWitness, LogSourceWitness, SqliteEffectWitness,
+};
 use recount_audit::{
     AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit,
     ReconcileOf, SourceWitness, audit,
@@ -15,6 +19,7 @@ use recount_engine::{EffectRows, FlowCounts, FlowEnd};
 use recount_ledger::{LedgerRead, LedgerReader};
 use recount_model::{ConfigVersion, FlowName, PartitionId};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where there is no cut, and the config gives no `within`, the sides may differ for so long.
 const WITHIN_MS: u64 = 60_000;
@@ -34,7 +39,7 @@ pub struct AuditOptions {
 /// Everything that one flow is asked about with; borrowed by its `FlowAudit`.
 struct Witnesses {
     source: Box<dyn SourceWitness>,
-    effect: Option<SqliteEffectWitness>,
+    effect: Box<dyn EffectWitness>,
     others: BTreeMap<String, SqliteEffectWitness>,
     identify: Identifier,
 }
@@ -144,9 +149,11 @@ fn witnesses(
     earlier: &Earlier,
 ) -> Result<Witnesses, Failure> {
     let source = source_witness(config, flow, known);
-    let effect = match flow.effect.in_database() {
-        Some((database, _)) => Some(witness(config, database)?),
-        None => Some(SqliteEffectWitness::new(config.ledger.path.join("arbiter.db"))),
+    let arbiter = config.ledger.path.join("arbiter.db");
+    let effect: Box<dyn EffectWitness> = match (flow.effect.in_database(), flow.effect.watched()) {
+        (Some((database, _)), _) => Box::new(witness(config, database)?),
+        (None, Some(watched)) => Box::new(BesideWitness::new(arbiter, path_of(config, watched.database)?)),
+        (None, None) => Box::new(SqliteEffectWitness::new(arbiter)),
     };
     let mut others = BTreeMap::new();
     for reconcile in reconciles(config, flow) {
@@ -179,8 +186,11 @@ pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId])
 }
 
 fn witness(config: &Config, database: &str) -> Result<SqliteEffectWitness, Failure> {
-    let path = find_database(config, database)?.sqlite_path().map_err(Failure::usage)?;
-    Ok(SqliteEffectWitness::new(path))
+    Ok(SqliteEffectWitness::new(path_of(config, database)?))
+}
+
+fn path_of(config: &Config, database: &str) -> Result<PathBuf, Failure> {
+    find_database(config, database)?.sqlite_path().map_err(Failure::usage)
 }
 
 fn reconciles<'c>(config: &'c Config, flow: &'c FlowConfig) -> impl Iterator<Item = &'c ReconcileConfig> {
@@ -197,12 +207,14 @@ fn flow_audit<'a>(
     let mut audited = FlowAudit::new(flow.spec.flow.clone());
     audited.source = Some(witnesses.source.as_ref());
     audited.identify = options.identified.then_some(&witnesses.identify as &dyn Identify);
+    audited.origin = flow.spec.origin;
     audited.effects = effects_declared(flow, witnesses);
     audited.budgets = flow.spec.budgets.clone();
     audited.open_allowed_ms = flow.open_ms_max;
     audited.silence_allowed_ms = flow.expect.map(|expect| expect.per_ms);
     audited.id_is_secret = flow.spec.id_is_secret;
     audited.groups_are_secret = reconciles(config, flow).any(|reconcile| reconcile.left.by_is_secret);
+    let within_ms = flow.effect.watched().map_or(WITHIN_MS, |watched| watched.within_ms);
     for reconcile in reconciles(config, flow) {
         let RightSide::Query { database, sql } = &reconcile.right;
         let same_database = flow.effect.in_database().is_some_and(|(effect, _)| effect == database);
@@ -220,15 +232,17 @@ fn flow_audit<'a>(
             witness: if same_database { None } else { other },
             sql: sql.clone(),
             tolerance: reconcile.tolerance,
-            within_ms: reconcile.within_ms.unwrap_or(WITHIN_MS),
+            within_ms: reconcile.within_ms.unwrap_or(within_ms),
         });
     }
     Ok(audited)
 }
 
 fn effects_declared<'a>(flow: &'a FlowConfig, witnesses: &'a Witnesses) -> EffectsDeclared<'a> {
-    let Some(witness) = &witnesses.effect else { return EffectsDeclared::None };
-    let witness: &dyn EffectWitness = witness;
+    let witness = witnesses.effect.as_ref();
+    if let Some(WatchedEffects { sql, id, within_ms, .. }) = flow.effect.watched() {
+        return EffectsDeclared::Beside { witness, sql, id, within_ms };
+    }
     match flow.effect.in_database() {
         Some((_, EffectRows::Table)) => EffectsDeclared::Table(witness),
         Some((_, EffectRows::Custom { sql, id })) => {
