@@ -1,6 +1,7 @@
 //! The project's own chores.
 
 mod bench;
+mod dist;
 mod example;
 mod inventory;
 mod kill;
@@ -41,6 +42,8 @@ enum Chore {
     Simulate(simulate::Options),
     /// Start real servers for tests (PostgreSQL, Kafka) on private ports, or stop them.
     Services(services::Options),
+    /// Pack binary, completions, manual and example; check them, the service's unit and the container's recipe.
+    Dist(dist::Options),
     /// Measure what Recount costs beside a consumer written by hand.
     Bench(bench::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> Result<ExitCode> {
         Chore::Example(options) => example::run(options, arguments.json),
         Chore::Services(options) => services::run(options, arguments.json),
         Chore::Simulate(options) => simulate::run(options, arguments.json),
+        Chore::Dist(options) => dist::run(&options, arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
         Chore::Kill(options) => kill::run(options, arguments.json),
     }

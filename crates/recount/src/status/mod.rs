@@ -28,6 +28,9 @@ pub struct StatusArgs {
     /// Ask the instance at this address, without a config
     #[arg(long, value_name = "URL")]
     pub at: Option<String>,
+    /// Ask only whether the instance runs, for liveness probes: a restart does not make a flow work
+    #[arg(long, requires = "at")]
+    pub running: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -35,6 +38,11 @@ pub struct StatusArgs {
 
 /// Runs the command.
 pub fn command(args: &StatusArgs) -> Outcome {
+    if let (Some(url), true) = (&args.at, args.running) {
+        let answer = get_json(url.trim_end_matches('/'), "/health/running")?;
+        println!("{}", if args.json { answer.to_string() } else { format!("{url} runs") });
+        return Ok(Exit::Well);
+    }
     let (mut status, command): (Status, Box<dyn Fn(&str) -> String>) = match &args.at {
         Some(url) => (ask(url)?, Box::new(str::to_owned)),
         None => {
