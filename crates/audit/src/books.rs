@@ -5,7 +5,7 @@ use crate::report::{ReasonReport, counts_json};
 use recount_ledger::store::Run;
 use recount_ledger::{ClosedBook, DecisionFilter, LedgerError, LedgerRead, Mark, StoredBatch};
 use recount_model::{
-    BookCounts, BookStatus, Fate, FlowName, GapKind, OffsetSet, PartitionId, Reason, ReasonCode, Timestamp,
+    BookCounts, BookStatus, Fate, FlowName, Gap, GapKind, OffsetSet, PartitionId, Reason, ReasonCode, Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -157,9 +157,15 @@ pub(crate) struct PartitionFold {
     pub last_seq: u64,
     pub missing_batches: OffsetSet,
     pub last_decided_at: Option<Timestamp>,
-    /// When a loss, and when an unrecorded range, was last recorded.
+    /// When a loss, and when an unrecorded range that was adopted, was last recorded.
     pub lost_at: Option<Timestamp>,
     pub unrecorded_at: Option<Timestamp>,
+    /// Positions that the flow's own consumer went past without a report; and those of them that were recorded
+    /// since an operator last accepted.
+    pub unreported: OffsetSet,
+    pub unreported_waiting: OffsetSet,
+    /// When an operator last accepted what was recorded until then.
+    pub accepted_at: Option<Timestamp>,
     /// Positions whose decisions left with retention, and the last batch of theirs.
     pub dropped: OffsetSet,
     pub dropped_seq: u64,
@@ -199,6 +205,9 @@ impl PartitionFold {
             last_decided_at: None,
             lost_at: None,
             unrecorded_at: None,
+            unreported: OffsetSet::new(),
+            unreported_waiting: OffsetSet::new(),
+            accepted_at: None,
             dropped: OffsetSet::new(),
             dropped_seq: 0,
             told_by_runs: [0; 3],
@@ -218,7 +227,7 @@ impl PartitionFold {
             return;
         }
         // Only a batch that adopts unrecorded positions may leave seqs out.
-        let adopts = batch.gaps.iter().any(|gap| gap.kind == GapKind::Unrecorded);
+        let adopts = batch.gaps.iter().any(Gap::is_adopted);
         if self.last_seq > 0 && !adopts {
             self.missing_batches.insert_range(self.last_seq + 1, header.seq);
         }
@@ -247,6 +256,12 @@ impl PartitionFold {
             match gap.kind {
                 GapKind::NotAnEvent => continue,
                 GapKind::Lost => self.lost_at = Some(header.decided_at),
+                GapKind::Unrecorded if gap.is_unreported() => {
+                    self.unreported.insert_range(gap.from, gap.to);
+                    if self.accepted_at < Some(header.decided_at) {
+                        self.unreported_waiting.insert_range(gap.from, gap.to);
+                    }
+                }
                 GapKind::Unrecorded => self.unrecorded_at = Some(header.decided_at),
             }
             self.lost_or_unrecorded.insert_range(gap.from, gap.to);

@@ -57,8 +57,9 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         .filter(|(_, entry)| entry.flow.as_ref().is_none_or(|name| *name == flow.flow))
         .collect();
 
-    let folds = empty_folds(&marks_before, &marks, &sources, &asked, position_key);
+    let mut folds = empty_folds(&marks_before, &marks, &sources, &asked, position_key);
     let accepted = acceptances(&journal);
+    folds.iter_mut().for_each(|fold| fold.accepted_at = accepted.iter().max().copied());
     let Reread { mut folds, budgets, input, history, mut corrupt } =
         reread(inputs, flow, folds, &marks, &accepted, position_key)?;
     let partitions: Vec<_> = folds
@@ -73,7 +74,7 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
     let histories = history.as_ref().map_or(&[][..], |h| &h.partitions);
     if flow.source.is_some() || !corrupt.is_empty() {
         let counting = Counting {
-            flow: &flow.flow,
+            flow,
             folds: &folds,
             reports: &partitions,
             histories,

@@ -109,6 +109,8 @@ pub struct FlowAudit<'a> {
     pub source: Option<&'a dyn SourceWitness>,
     /// How the auditor finds ids; none: E1 is counted, not identified.
     pub identify: Option<&'a dyn Identify>,
+    /// How single events are named by id where a finding is about positions that the ledger has no event of.
+    pub naming: Option<&'a dyn Identify>,
     /// Where its decisions come from.
     pub origin: Origin,
     /// The effects.
@@ -134,6 +136,7 @@ impl<'a> FlowAudit<'a> {
             flow,
             source: None,
             identify: None,
+            naming: None,
             origin: Origin::Ran,
             effects: EffectsDeclared::None,
             reconciles: Vec::new(),

@@ -2,11 +2,13 @@
 
 use crate::books::PartitionFold;
 use crate::history::PartitionHistory;
+use crate::inputs::FlowAudit;
 use crate::names::{Names, first_of_range, shorten};
 use crate::report::{Equation, Finding, PartitionReport, Side, Statement, Strength, plural};
 use crate::witness::{Published, WitnessError};
-use recount_model::{BookStatus, FlowName, OffsetSet, PartitionId, reason};
+use recount_model::{BookStatus, OffsetSet, Origin, PartitionId, reason};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 /// What the source's side gave for one partition.
 pub(crate) type SourceSide = Result<Published, WitnessError>;
@@ -56,7 +58,7 @@ fn counted_range(covered: &OffsetSet, first: u64, end: u64) -> (u64, u64) {
 
 /// What E1 counted is made from.
 pub(crate) struct Counting<'a> {
-    pub flow: &'a FlowName,
+    pub flow: &'a FlowAudit<'a>,
     pub folds: &'a [PartitionFold],
     pub reports: &'a [PartitionReport],
     pub histories: &'a [PartitionHistory],
@@ -82,10 +84,10 @@ impl Counting<'_> {
         totals.unknown.extend(self.sources.unlisted.iter().map(ToString::to_string));
         let mut findings = self.source_findings(&mut totals);
         findings.extend(self.ledger_findings());
-        let unrecorded = self.unrecorded();
+        let unrecorded = [self.unreported(), self.unrecorded()];
         let status = if !findings.is_empty() {
             BookStatus::Imbalanced
-        } else if !totals.unknown.is_empty() || unrecorded.is_some() {
+        } else if !totals.unknown.is_empty() || unrecorded.iter().any(Option::is_some) {
             BookStatus::Unprovable
         } else if totals.open > 0 {
             BookStatus::Open
@@ -109,7 +111,7 @@ impl Counting<'_> {
             sides,
             sentence: self.sentence(status, &totals, with_fate),
             look: self.look(&findings, &totals),
-            findings: findings.into_iter().chain(unrecorded).collect(),
+            findings: findings.into_iter().chain(unrecorded.into_iter().flatten()).collect(),
         }
     }
 
@@ -183,10 +185,67 @@ impl Counting<'_> {
         .collect()
     }
 
+    /// What the consumer went past: named by the ids that stand in the source. What was accepted is only
+    /// counted, unless there is nothing else.
+    fn unreported(&self) -> Option<Finding> {
+        let total: u64 = self.folds.iter().map(|fold| fold.unreported.count()).sum();
+        let waiting: u64 = self.folds.iter().map(|fold| fold.unreported_waiting.count()).sum();
+        let mut names = Names::new(self.names_max);
+        for fold in self.folds {
+            let set = if waiting > 0 { &fold.unreported_waiting } else { &fold.unreported };
+            let named = self.names_max.saturating_sub(names.names.len());
+            let mut ids = self.ids(fold, set, named);
+            let mut left = set.count();
+            for &(from, to) in set.ranges() {
+                for offset in from..to.min(from.saturating_add(named as u64)) {
+                    let id = ids.remove(&offset).map_or(String::new(), |id| format!(" (id {id})"));
+                    names.add(|| format!("{}/{offset}{id}", fold.at));
+                    left -= 1;
+                }
+                if names.names.len() >= self.names_max {
+                    break;
+                }
+            }
+            names.add_many(left, || format!("{}: {left} more", fold.at));
+        }
+        let sentence = match (waiting, total) {
+            (0, _) => "committed and not reported by the consumer, and accepted by an operator".to_owned(),
+            (waiting, total) if waiting == total => "committed and not reported by the consumer".to_owned(),
+            (waiting, total) => format!(
+                "committed and not reported by the consumer; {} more were accepted by an operator",
+                total - waiting
+            ),
+        };
+        names.finding(reason::UNREPORTED, sentence)
+    }
+
+    /// The ids of the first positions of a set, as the auditor's own reader finds them.
+    fn ids(&self, fold: &PartitionFold, set: &OffsetSet, max: usize) -> BTreeMap<u64, Box<str>> {
+        let mut ids = BTreeMap::new();
+        let (Some(source), Some(naming)) = (self.flow.source, self.flow.naming) else { return ids };
+        let (Some(&(first, _)), Some(&(_, end))) = (set.ranges().first(), set.ranges().last()) else {
+            return ids;
+        };
+        if self.flow.id_is_secret {
+            return ids;
+        }
+        let mut left = max;
+        let read = source.read(&fold.at, first, end, &mut |raw| {
+            if set.contains(raw.offset) {
+                left = left.saturating_sub(1);
+                ids.extend(naming.event_id(None, raw).map(|id| (raw.offset, id)));
+            }
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        // A source that can't be read again is told elsewhere; the positions are named all the same.
+        drop(read);
+        ids
+    }
+
     fn unrecorded(&self) -> Option<Finding> {
         let mut unrecorded = Names::new(self.names_max);
-        for report in self.reports.iter().filter(|report| report.counts.unrecorded > 0) {
-            let positions = report.counts.unrecorded;
+        for (report, fold) in self.reports.iter().zip(self.folds) {
+            let positions = report.counts.unrecorded.saturating_sub(fold.unreported.count());
             unrecorded.add_many(positions, || format!("{}: {}", report.at, plural(positions, "position")));
         }
         unrecorded.finding(
@@ -207,6 +266,9 @@ impl Counting<'_> {
             BookStatus::Open => {
                 format!("{with_fate} of {published} published positions have a fate, {open} are open")
             }
+            BookStatus::Unprovable if *open > 0 => {
+                format!("{with_fate} of {published} published positions have a fate, some without a record, and {open} are open")
+            }
             BookStatus::Unprovable => {
                 format!("each of {published} published positions is accounted for, but some without a record")
             }
@@ -221,12 +283,18 @@ impl Counting<'_> {
         if !self.corrupt.is_empty() {
             look.push("keep a copy of the ledger's folder before anything else".to_owned());
         }
+        if self.folds.iter().any(|fold| !fold.unreported_waiting.is_empty()) {
+            look.push(format!("recount resume {} --because … (once it is known what became of them)", self.flow.flow));
+        }
+        if totals.open > 0 && self.flow.origin == Origin::Reported {
+            look.push("whether the consumer runs, and what its posts to /v1/decisions are answered".to_owned());
+        }
         let named = findings.iter().find(|f| f.code != reason::LEDGER_CORRUPT);
         if let Some(name) = named.and_then(|f| f.names.first()) {
             look.push(format!("recount story {}", first_of_range(name)));
         }
         if !totals.unknown.is_empty() {
-            look.push(format!("bring back the source of {}, or read it where it is now", self.flow));
+            look.push(format!("bring back the source of {}, or read it where it is now", self.flow.flow));
         }
         look
     }

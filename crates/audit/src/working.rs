@@ -136,9 +136,13 @@ fn open_too_long(judged: &Judged<'_>) -> Option<String> {
     let oldest = open.iter().filter_map(|fold| fold.last_decided_at).min()?;
     let positions: u64 = open.iter().map(|fold| fold.books.counts.open).sum();
     Some(format!(
-        "{} open and nothing decided there since {oldest}; {} is allowed",
+        "{} open and nothing decided there since {oldest}; {} is allowed{}",
         plural(positions, "position"),
-        duration_text(allowed)
+        duration_text(allowed),
+        match judged.flow.origin {
+            Origin::Reported => "; the consumer reports nothing more: see whether it runs, and whether its posts to /v1/decisions are answered 200",
+            Origin::Ran | Origin::Expected => "",
+        }
     ))
 }
 
@@ -157,9 +161,26 @@ fn waits_for_acceptance(judged: &Judged<'_>) -> Vec<String> {
     if lost > 0 && accepted(&["accepted", "resumed"]) < lost_at {
         waiting.push(format!("{} lost, and nobody has accepted it", plural(lost, "position")));
     }
-    let unrecorded: u64 = judged.folds.iter().map(|fold| fold.books.counts.unrecorded).sum();
+    let unreported: u64 = judged.folds.iter().map(|fold| fold.unreported_waiting.count()).sum();
+    if unreported > 0 {
+        let were = if unreported == 1 { "was" } else { "were" };
+        waiting.push(format!(
+            "{} {were} committed and not reported, and nobody has accepted it; when it is known what became of them: \
+             recount resume {} --because …",
+            plural(unreported, "position"),
+            judged.flow.flow
+        ));
+    }
+    let without_record = |fold: &PartitionFold| {
+        fold.books.counts.unrecorded.saturating_sub(fold.unreported.count())
+    };
+    let unrecorded: u64 = judged.folds.iter().map(without_record).sum();
+    let unrecorded_at = judged.folds.iter().filter_map(|fold| fold.unrecorded_at).max();
+    let accepted_at = accepted(&["accepted", "resumed"]);
+    // What left the ledger with retention has no time any more: then any acceptance counts.
+    let is_accepted = accepted_at.is_some() && unrecorded_at <= accepted_at;
     // Adopting comes before the range is recorded, and is the acceptance.
-    if unrecorded > 0 && accepted(&["adopted", "accepted", "resumed"]).is_none() {
+    if unrecorded > 0 && !is_accepted && accepted(&["adopted"]).is_none() {
         waiting.push(format!("{} unrecorded, and nobody has accepted it", plural(unrecorded, "position")));
     }
     waiting
