@@ -13,9 +13,11 @@ mod session;
 mod settings;
 mod text;
 mod values;
+mod witness;
 
 pub use schema::{TABLES_FORMAT, tables_sql};
 pub use settings::{PostgresEffectSettings, PostgresOpenError};
+pub use witness::PostgresEffectWitness;
 
 use async_trait::async_trait;
 use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectFault, Taken};

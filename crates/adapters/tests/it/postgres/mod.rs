@@ -3,6 +3,7 @@
 mod equivalence;
 mod outcomes;
 mod trouble;
+mod witness;
 
 use crate::flow::{at, checks, flow, order, stock_route};
 use recount_adapters::postgres::{PostgresEffect, PostgresEffectSettings};
