@@ -207,6 +207,7 @@ fn flow_audit<'a>(
     let mut audited = FlowAudit::new(flow.spec.flow.clone());
     audited.source = Some(witnesses.source.as_ref());
     audited.identify = options.identified.then_some(&witnesses.identify as &dyn Identify);
+    audited.naming = Some(&witnesses.identify);
     audited.origin = flow.spec.origin;
     audited.effects = effects_declared(flow, witnesses);
     audited.budgets = flow.spec.budgets.clone();
