@@ -5,7 +5,7 @@ use super::select::{Selection, select};
 use super::{for_config, operator, quoted, runtime, said_why};
 use crate::cli::ReplayArgs;
 use crate::client::{Instance, Writer, writer};
-use crate::config::{Config, EffectConfig};
+use crate::config::{Config, EffectConfig, FlowConfig, FlowMode};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{self, POSITIONS_A_REQUEST_MAX, Receipt, Request};
 use crate::wiring::{self, Handlers, RunOptions, now};
@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// Decides anew what was not applied.
 pub fn replay(args: &ReplayArgs) -> Outcome {
     let config = wiring::load(&args.config.config)?;
-    let flow = wiring::flow(&config, &args.flow)?.spec.flow.clone();
+    let flow = wiring::flow(&config, &args.flow)?;
+    refuse_of_consumer(flow)?;
+    let flow = flow.spec.flow.clone();
     let because = said_why(args.because.as_deref().unwrap_or("a dry run"))?;
     let selection = select(&config, &wiring::read_ledger(&config.ledger)?, &flow, args)?;
     let foreseen = foresee(&config, &selection)?;
@@ -52,6 +54,18 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
         }
     };
     conclude(args, replay_id, &receipt)
+}
+
+/// What another program applies, Recount can't apply anew; it would only be recorded as if it had been.
+fn refuse_of_consumer(flow: &FlowConfig) -> Result<(), Failure> {
+    if flow.mode != FlowMode::Report {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "flow {}: its consumer applies and reports, so Recount has nothing to apply anew: publish the event again, with \
+         an id of its own, and let the consumer have it. Its bytes: recount reproduce POSITION",
+        flow.spec.flow
+    )))
 }
 
 /// A handler in Rust is in the user's own program: only that can decide anew.

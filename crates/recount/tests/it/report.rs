@@ -223,6 +223,9 @@ fn an_undeclared_reason_loses_no_report() {
     );
     assert!(decisions[0]["evidence"].to_string().contains("not_today"), "{}", decisions[0]);
     assert!(decisions[2]["evidence"].to_string().contains("No Code!"), "{}", decisions[2]);
+    let replay = ["replay", "stock", "--reason", "undeclared_reason", "--because", "declared now"];
+    let told = world.recount(&replay).expect(2);
+    assert!(told.err.contains("its consumer applies"), "{}", told.err);
 }
 
 #[test]
