@@ -2,7 +2,7 @@
 
 use super::profile::{Field, Kind, Profile};
 use super::shape::words;
-use super::write::count;
+use super::write::{count, grouped};
 use recount_checks::expr::{FieldPath, Segment};
 use recount_checks::fields_named;
 
@@ -96,7 +96,7 @@ pub fn id(profile: &Profile, secret: &[String]) -> Option<Proposal> {
         };
         score += if present < events { -20 } else { 0 };
         score += if field.node.shapes.uuids * 10 > present * 9 { 20 } else { 0 };
-        score -= if is_hidden(&field.path, secret) { 60 } else { 0 };
+        score -= if is_hidden(&field.path, secret) { 70 } else { 0 };
         let Some(expression) = expression(&field.path) else { continue };
         let why = format!(
             "`{expression}` has {} in {}",
@@ -137,7 +137,7 @@ pub fn event_type(profile: &Profile) -> Option<Proposal> {
         }
         let Some(expression) = expression(&field.path) else { continue };
         let told: Vec<String> =
-            field.node.common.iter().map(|(text, n)| format!("{text:?} {n} times")).collect();
+            field.node.common.iter().map(|(text, n)| format!("{text:?} {} times", grouped(*n))).collect();
         let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
         let why = format!(
             "`{expression}` has {} in {}{told}",
@@ -217,7 +217,8 @@ pub fn time(profile: &Profile) -> Times {
         };
         let ascending = shapes.ascending * 100 / present.saturating_sub(1).max(1);
         let why = format!(
-            "`{path}` {form}, in {present} of {}; {ascending} % are not before the one before",
+            "`{path}` {form}, in {} of {}; {ascending} % of them come in order",
+            grouped(present),
             count(events, "event")
         );
         let score = name - 20 * (field.path.segments.len() as i32 - 1) + ascending as i32 / 10
@@ -250,7 +251,7 @@ pub fn key(profile: &Profile, taken: &[String], noun: Option<&str>, secret: &[St
             continue;
         }
         score -= 5 * (field.path.segments.len() as i32 - 1);
-        score -= if is_hidden(&field.path, secret) { 60 } else { 0 };
+        score -= if is_hidden(&field.path, secret) { 70 } else { 0 };
         score -= if different == events { 20 } else { 0 };
         let each = events as f64 / different.max(1) as f64;
         let why = format!(

@@ -79,7 +79,8 @@ pub fn compiled(rules: &FlowRules) -> Result<FlowChecks, String> {
 /// Whether the delivery was a CloudEvent, and its id.
 pub fn cloud_event_id(result: &CheckResult) -> Option<&str> {
     let headers = &result.meta().headers;
-    headers.iter().find(|header| &*header.name == "ce-specversion")?;
+    // `specversion` itself is no header; every other attribute is one.
+    headers.iter().find(|header| header.name.starts_with("ce-"))?;
     Some(headers.iter().find(|header| &*header.name == "ce-id").map_or("", |header| &*header.value))
 }
 
@@ -101,7 +102,7 @@ impl Input {
         if decoded > 0 {
             return Ok(input);
         }
-        if input.sample.lines.iter().all(|line| is_text(&line.bytes)) {
+        if input.sample.lines.iter().all(|line| is_text(&line.bytes) && !is_json(&line.bytes)) {
             input.decode = Decode::Text;
             input.undecoded.clear();
             return Ok(input);
@@ -109,7 +110,7 @@ impl Input {
         let seen = input.undecoded.iter().max_by_key(|(_, (count, _))| *count);
         let (looks, _) = seen.map(|(looks, n)| (looks.clone(), *n)).unwrap_or_default();
         let sentence = format!(
-            "{} holds no JSON and no text: {looks}. a file's events are lines; what is framed or packed has to be \
+            "{} holds no event that can be decoded: {looks}. a file's events are lines; what is framed or packed has to be \
              unpacked by what writes the file (recount explain decode_failed)",
             path.display()
         );
@@ -202,6 +203,10 @@ fn nothing(sample: &Sample, path: &Path) -> Unusable {
     Unusable { code: "empty", sentence }
 }
 
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
 fn is_text(bytes: &[u8]) -> bool {
     let text = std::str::from_utf8(bytes);
     text.is_ok_and(|text| !text.chars().any(|c| c.is_control() && !c.is_whitespace() && c != '\u{1b}'))
@@ -221,16 +226,18 @@ fn other_form(sample: &Sample, path: &Path) -> Option<Unusable> {
         return unusable("utf_16", "UTF-16", format!("iconv -f UTF-16 -t UTF-8 '{named}' > events.ndjson"));
     }
     let trimmed = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let starts_whole = sample.lines.first().is_some_and(|line| is_json(&line.bytes));
     match trimmed.first() {
-        Some(b'[') => {
+        // Lines that are arrays are events.
+        Some(b'[') if !starts_whole || sample.lines.len() == 1 => {
             unusable("json_array", "one JSON array", format!("jq -c '.[]' '{named}' > events.ndjson"))
         }
-        Some(b'{') if sample.lines.len() > 1 => unusable(
+        Some(b'{') if !starts_whole && sample.lines.len() > 1 => unusable(
             "pretty_printed",
             "JSON over several lines",
             format!("jq -c . '{named}' > events.ndjson"),
         ),
-        _ if is_csv(sample) => {
+        _ if !starts_whole && is_csv(sample) => {
             let script =
                 "import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]";
             unusable("csv", "CSV", format!("python3 -c '{script}' < '{named}' > events.ndjson"))

@@ -9,6 +9,7 @@ use super::suggest::{Suggestion, suggestions};
 use super::trial::{Trial, trial};
 use super::warn::{self, SecretField, Warning};
 use super::write::{count, one_line};
+use recount_checks::expr::FieldPath;
 use recount_checks::{CheckResult, Decode, FlowRules};
 use recount_model::FlowName;
 use serde_json::Value;
@@ -73,7 +74,7 @@ pub struct Learned {
 /// # Errors
 /// A rule that is proposed and doesn't compile.
 pub fn learn(input: Input, from: &str, named: Option<&FlowName>) -> Result<Learned, String> {
-    let (profile, plain) = profiles(&input);
+    let Profiles { all: profile, plain, event_type: cloud_type } = profiles(&input);
     let is_json = input.decode == Decode::Json;
     let mut secret = warn::secrets(&profile);
     let hidden: Vec<String> = secret.iter().map(|secret| secret.path.clone()).collect();
@@ -81,8 +82,8 @@ pub fn learn(input: Input, from: &str, named: Option<&FlowName>) -> Result<Learn
         if !is_json || plain.events == 0 { IdChoice::CloudEvent } else { id_of(&input, &plain, &hidden) };
     let event_type = identity::event_type(&plain);
     let times = identity::time(&plain);
-    let type_text = event_type.as_ref().and_then(|_| most_common_type(&plain));
-    let noun = type_text.as_deref().and_then(|text| super::shape::words(text).first().cloned());
+    let type_text = event_type.as_ref().and_then(|_| most_common_type(&plain)).or(cloud_type);
+    let noun = type_text.as_deref().and_then(|text| super::shape::words(short(text)).first().cloned());
     let mut taken: Vec<String> = [id.expression(), event_type.as_ref().map(|p| p.expression.as_str())]
         .into_iter()
         .flatten()
@@ -90,10 +91,11 @@ pub fn learn(input: Input, from: &str, named: Option<&FlowName>) -> Result<Learn
         .collect();
     let key = identity::key(&profile, &taken, noun.as_deref(), &hidden);
     taken.extend(key.as_ref().map(|key| key.expression.clone()));
-    let flow = named.map_or_else(|| flow_name(Path::new(from), type_text.as_deref()), ToString::to_string);
+    let flow = named
+        .map_or_else(|| flow_name(Path::new(from), type_text.as_deref().map(short)), ToString::to_string);
     let schema = is_json.then(|| schema(&profile, &Origin { flow: &flow, from, secret: &hidden }));
     // A path that the checks don't take can't be kept secret by them; the trial would fail for all.
-    secret.retain(|one| recount_checks::expr::FieldPath::parse(&one.path).is_some());
+    secret.retain(|one| FieldPath::parse(&one.path).is_some());
     let mut learned = Learned {
         suggestions: suggestions(&profile, &taken, &hidden),
         warnings: warn::warnings(&input, &profile),
@@ -116,17 +118,33 @@ pub fn learn(input: Input, from: &str, named: Option<&FlowName>) -> Result<Learn
 }
 
 /// Of all events, and of those that are no CloudEvents.
-fn profiles(input: &Input) -> (Profile, Profile) {
-    let (mut all, mut plain) = (Profile::default(), Profile::default());
+#[derive(Default)]
+struct Profiles {
+    all: Profile,
+    plain: Profile,
+    /// Of the first CloudEvent.
+    event_type: Option<String>,
+}
+
+fn profiles(input: &Input) -> Profiles {
+    let mut found = Profiles::default();
     input.each(|index, _, result| {
         if let CheckResult::Passed(event) = &result {
-            all.add(&event.data, index);
+            found.all.add(&event.data, index);
             if cloud_event_id(&result).is_none() {
-                plain.add(&event.data, index);
+                found.plain.add(&event.data, index);
+            } else if found.event_type.is_none() {
+                found.event_type = event.meta.event_type.as_deref().map(str::to_owned);
             }
         }
     });
-    (all, plain)
+    found
+}
+
+/// A type without the domain in front: `com.example.order.placed` is `order.placed`.
+fn short(event_type: &str) -> &str {
+    let mut dots = event_type.rmatch_indices('.').map(|(at, _)| at);
+    dots.nth(1).map_or(event_type, |at| &event_type[at + 1..])
 }
 
 fn id_of(input: &Input, plain: &Profile, hidden: &[String]) -> IdChoice {
@@ -183,15 +201,17 @@ impl Learned {
         }
     }
 
-    /// Whether the ids may be told.
+    /// Whether a field is kept secret, holds a secret or lies in one.
+    pub fn is_secret(&self, path: &FieldPath) -> bool {
+        let secret = self.secret.iter().filter_map(|secret| FieldPath::parse(&secret.path));
+        secret.into_iter().any(|secret| secret.overlaps(path))
+    }
+
+    /// Whether ids must not be told.
     pub fn id_is_secret(&self) -> bool {
         let fields =
             self.id.expression().and_then(|id| recount_checks::fields_named(id).ok()).unwrap_or_default();
-        let path = |text: &str| recount_checks::expr::FieldPath::parse(text);
-        let overlaps = |field: &str, secret: &str| {
-            path(field).zip(path(secret)).is_some_and(|(field, secret)| field.overlaps(&secret))
-        };
-        fields.iter().any(|field| self.secret.iter().any(|secret| overlaps(field, &secret.path)))
+        fields.iter().filter_map(|field| FieldPath::parse(field)).any(|field| self.is_secret(&field))
     }
 }
 

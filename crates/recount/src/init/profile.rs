@@ -292,7 +292,7 @@ mod tests {
             [
                 "event: 3 object of 3, 0 different",
                 "event.id: 3 string of 3, 2 different",
-                "event.n: 1 null 1 integer 1 number of 3, 1 different",
+                "event.n: 1 null 1 integer 1 number of 3, 2 different",
                 "event.lines: 2 array of 3, 0 different",
                 "event.lines[]: 2 object of 2, 0 different",
                 "event.lines[].x: 1 integer 1 string of 2, 0 different",

@@ -1,7 +1,7 @@
 //! Checks that the sampled figures suggest. They are written as comments: whether a rule is right is for a
 //! person to say.
 
-use super::identity::{FEW_EVENTS, expression};
+use super::identity::{FEW_EVENTS, expression, id_name_score, time_name_score};
 use super::profile::{Field, Kind, Profile};
 use super::shape::words;
 use super::write::count;
@@ -44,7 +44,9 @@ pub fn suggestions(profile: &Profile, taken: &[String], secret: &[String]) -> Ve
         if field.path.segments.is_empty() || hidden.iter().any(|hidden| hidden.overlaps(&field.path)) {
             continue;
         }
-        if field.node.is_only(&[Kind::Integer, Kind::Number]) {
+        // Of an id or an instant, size says nothing.
+        let is_identity = id_name_score(field.name()) > 0 || time_name_score(field.name()) > 0;
+        if field.node.is_only(&[Kind::Integer, Kind::Number]) && !is_identity {
             found.extend(not_positive(&field, &path));
             found.extend(outlier(&field, &path));
         }
@@ -125,10 +127,8 @@ fn outlier(field: &Field<'_>, path: &str) -> Option<Suggestion> {
     let rounds = (0..15).flat_map(|power| [1.0, 2.0, 5.0].map(|lead| lead * 10_f64.powi(power)));
     let limit = rounds.into_iter().find(|limit| *limit >= usual && *limit >= 1.0)?;
     let broken = sorted.iter().filter(|number| **number > limit).count() as u64;
-    // An id or an instant is spread evenly; what stands out is many times what is usual.
-    let is_identity = super::identity::id_name_score(field.name()) > 0
-        || super::identity::time_name_score(field.name()) > 0;
-    if broken == 0 || largest < 5.0 * limit || is_identity || limit >= 1e12 {
+    // What stands out is many times what is usual.
+    if broken == 0 || largest < 5.0 * limit || limit >= 1e12 {
         return None;
     }
     Some(Suggestion {

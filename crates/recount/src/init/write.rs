@@ -19,6 +19,11 @@ const TOLD_CHARS_MAX: usize = 80;
 
 /// `1,000 different values`.
 pub fn count(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1,000`.
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -27,7 +32,7 @@ pub fn count(number: u64, noun: &str) -> String {
         }
         grouped.push(digit);
     }
-    format!("{grouped} {noun}{}", if number == 1 { "" } else { "s" })
+    grouped
 }
 
 /// Text from outside as it may stand in a comment or a message: one line, not too long.
@@ -109,19 +114,7 @@ pub fn config(learned: &Learned, schema: Option<&str>) -> String {
     let decode = if learned.input.decode == Decode::Text { "text" } else { "json" };
     text.line(&format!("decode  = \"{decode}\""));
     id(&mut text, learned);
-    proposal(
-        &mut text,
-        "type",
-        learned.event_type.as_ref(),
-        "what kind of event it is; `ignore` and `when` use it as meta.type",
-    );
-    time(&mut text, learned);
-    proposal(
-        &mut text,
-        "key",
-        learned.key.as_ref(),
-        "what must stay in order: events of one key wait behind one that is retried; `recount story KEY` tells it",
-    );
+    what_and_when(&mut text, learned);
     if let Some(schema) = schema {
         text.blank();
         text.prose("What doesn't fit is dead-lettered, reason schema_mismatch. It allows all that was sampled: tighten it.");
@@ -213,15 +206,26 @@ fn proposal(text: &mut Text, name: &str, found: Option<&Proposal>, what: &str) {
         }
         None => {
             text.prose(&format!("Nothing in the sample looks like one: {what}."));
-            line_of(text, name, &format!("event.{name}"), "#");
+            line_of(text, name, &format!("event.{name}"), "# for example: ");
         }
     }
 }
 
-fn time(text: &mut Text, learned: &Learned) {
-    if learned.id == IdChoice::CloudEvent && learned.input.cloud_events > 0 {
+/// Type, time and key; CloudEvents bring the first two, and of text there is nothing to name.
+fn what_and_when(text: &mut Text, learned: &Learned) {
+    if learned.input.decode == Decode::Text {
         return;
     }
+    if learned.id != IdChoice::CloudEvent {
+        let what = "what kind of event it is; `ignore` and `when` use it as meta.type";
+        proposal(text, "type", learned.event_type.as_ref(), what);
+        time(text, learned);
+    }
+    let what = "what must stay in order: events of one key wait behind one that is retried, and `recount story KEY` tells it";
+    proposal(text, "key", learned.key.as_ref(), what);
+}
+
+fn time(text: &mut Text, learned: &Learned) {
     match (&learned.times.proposal, learned.times.without_zone.first()) {
         (None, Some((field, in_utc))) => {
             text.blank();
@@ -238,7 +242,7 @@ fn secret(text: &mut Text, learned: &Learned) {
     text.blank();
     text.prose("Never in logs, metrics, pages, evidence or alerts.");
     if learned.secret.is_empty() {
-        text.line("#secret  = [\"event.customer_id\"]");
+        text.line("# for example: secret = [\"event.customer_id\"]");
         return;
     }
     text.line("secret  = [");
@@ -343,7 +347,10 @@ fn parameters(learned: &Learned) -> Vec<(String, String)> {
         let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
             && !SQL_WORDS.contains(&name.as_str());
-        let fits = is_plain && field.is_always(learned.profile.events) && field.node.is_only(&scalar);
+        let fits = is_plain
+            && !learned.is_secret(&field.path)
+            && field.is_always(learned.profile.events)
+            && field.node.is_only(&scalar);
         let path = expression(&field.path).filter(|_| fits && found.len() < PARAMETERS_MAX);
         if let Some(path) = path
             && found.iter().all(|(known, _)| *known != name)
