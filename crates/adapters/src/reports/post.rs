@@ -10,10 +10,15 @@ use recount_model::{Decision, Partition};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Positions that the ledger is asked about at a time: it has batches to append between.
 const LOOKED_UP_AT_ONCE: usize = 500;
+
+/// For so long a post waits for its partition to be opened.
+const OPENS_WITHIN: Duration = Duration::from_secs(3);
+/// So often it is looked whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Why nothing of a post was kept.
 #[derive(Debug)]
@@ -94,10 +99,7 @@ impl FlowReports {
     }
 
     async fn take_to_its_end(&self, post: Post) -> Result<Answer, Rejected> {
-        let Some(partition) = self.partition(&post.partition) else {
-            let names = self.partition_names();
-            return Err(if names.is_empty() { Rejected::Starting } else { Rejected::NoPartition(names) });
-        };
+        let partition = self.opened(&post.partition).await?;
         let _one_at_a_time = partition.posting.lock().await;
         let mut sorted = Sorted { refused: post.refused, ..Sorted::default() };
         for (offset, said) in post.said {
@@ -122,6 +124,21 @@ impl FlowReports {
             partition.changed.notify_one();
         }
         Ok(Answer { recount: 1, accepted, already: sorted.already, refused: sorted.refused })
+    }
+
+    /// The partition. A consumer that is quicker than the flow's start waits a moment for it.
+    async fn opened(&self, name: &Partition) -> Result<Arc<PartitionReports>, Rejected> {
+        let until = Instant::now() + OPENS_WITHIN;
+        loop {
+            if let Some(partition) = self.partition(name) {
+                return Ok(partition);
+            }
+            if Instant::now() >= until {
+                let names = self.partition_names();
+                return Err(if names.is_empty() { Rejected::Starting } else { Rejected::NoPartition(names) });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Positions that have a fate: a repeated report is harmless, another one comes too late.

@@ -1,7 +1,7 @@
 //! The table *what happens when*, of one flow.
 
 use super::Happens;
-use crate::config::{EffectConfig, FlowConfig, SourceConfig, size_text};
+use crate::config::{EffectConfig, FlowConfig, FlowMode, SourceConfig, size_text};
 use recount_engine::BreakerAction;
 use recount_model::budget::duration_text;
 use recount_model::decide::AfterLast;
@@ -127,9 +127,40 @@ fn effect_happens(flow: &FlowConfig) -> Vec<Happens> {
     }
 }
 
+/// What is said of a consumer that reports.
+fn report_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
+    if flow.mode != FlowMode::Report {
+        return Vec::new();
+    }
+    let within = duration_text(within_ms);
+    let row = |when: &'static str, then: String| Happens { when, then };
+    vec![
+        row(
+            "the consumer goes past an event without a report",
+            format!(
+                "unrecorded, found as unreported and named by id: at once where it is below `committed`, else {within} \
+                 after a later event was reported; not working until somebody accepts it"
+            ),
+        ),
+        row(
+            "the consumer stops reporting",
+            "everything it did not report is open, and shown as such".to_owned(),
+        ),
+        row(
+            "the consumer reports two verdicts for one event",
+            "the first stands, the second is refused in the answer".to_owned(),
+        ),
+        row(
+            "the consumer's verdict contradicts a check",
+            "the verdict stands, and the flag contradicts_check is raised".to_owned(),
+        ),
+    ]
+}
+
 /// What is said of a consumer that Recount doesn't run.
 fn watched_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
-    let Some(watched) = flow.effect.watched() else { return Vec::new() };
+    let reported = report_happens(flow, within_ms);
+    let Some(watched) = flow.effect.watched() else { return reported };
     let within = duration_text(within_ms);
     let names =
         if watched.id.is_some() { "named by id" } else { "counted: without an id nobody can say which" };
@@ -155,6 +186,7 @@ fn watched_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
         "its database is away",
         "unprovable until it is back; Recount reads on, and changes nothing there".to_owned(),
     ));
+    rows.extend(reported);
     rows
 }
 
