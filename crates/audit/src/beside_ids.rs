@@ -304,7 +304,7 @@ impl Found {
             find(unknown.of(count).finding(reason::EFFECTS_WITHOUT_DECISION, sentence), headline);
         }
         if self.waited_for > 0 {
-            open.push(format!("{} of {} {what} not there yet", self.waited_for, comparing.expected));
+            open.push(format!("{} not there yet", self.waited_for));
         }
         let strength = Strength::ByIdWithoutCut;
         Ok(Compared { strength, effects, findings, open, blind, told })
@@ -392,4 +392,45 @@ fn unknown_names(comparing: &Comparing<'_>, id: &str, found: &Found) -> Result<N
         }
     })?;
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(count: i64) -> Vec<Sum> {
+        vec![Sum { count, hash: u128::from(count.unsigned_abs()) }; ID_BUCKETS]
+    }
+
+    #[test]
+    fn only_buckets_that_differ_are_looked_at() {
+        let (mut effects, applied) = (sums(10), sums(10));
+        effects[7].add(1);
+        let (passes, pass_of, left_out) = plan(&effects, &applied);
+        assert_eq!((passes, left_out), (1, 0));
+        assert_eq!(pass_of.iter().position(|pass| *pass > 0), Some(7));
+        assert_eq!(pass_of.iter().sum::<u32>(), 1);
+        assert_eq!(plan(&applied, &applied).0, 0);
+    }
+
+    #[test]
+    fn no_pass_holds_more_than_it_may_and_none_is_left_out_below_the_bound() {
+        let (effects, applied) = (sums(0), sums(1000));
+        let (passes, pass_of, left_out) = plan(&effects, &applied);
+        assert_eq!(left_out, 0);
+        for pass in 1..=passes {
+            let ids = pass_of.iter().filter(|of| **of == pass).count() as u64 * 1000;
+            assert!(ids > 0 && ids <= IDS_A_PASS, "pass {pass} holds {ids}");
+        }
+        assert!(pass_of.iter().all(|pass| (1..=passes).contains(pass)));
+    }
+
+    #[test]
+    fn what_no_pass_looks_at_is_counted() {
+        let (effects, applied) = (sums(0), sums(10_000));
+        let (passes, pass_of, left_out) = plan(&effects, &applied);
+        let looked_at = pass_of.iter().filter(|pass| **pass > 0).count() as u64 * 10_000;
+        assert_eq!((passes, looked_at + left_out), (PASSES_MAX, ID_BUCKETS as u64 * 10_000));
+        assert!(left_out > 0);
+    }
 }

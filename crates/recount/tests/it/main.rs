@@ -15,6 +15,7 @@ mod harness;
 mod http_server;
 mod json_reference;
 mod ledger_trouble;
+mod observe;
 mod operating;
 mod report;
 mod sources;

@@ -41,6 +41,7 @@ const REPORT: &[Field] = &[
     ("ledger_error", "Why the ledger could not be read to the end."),
     ("flows", "Each flow that was asked about."),
     ("flows[].flow", "Its name."),
+    ("flows[].decisions", "Where they come from: `ran`, `reported` (by the consumer) or `expected` (of an observed consumer: what ought to have happened)."),
     ("flows[].status", "The worst of its statements: `balanced`, `open`, `imbalanced` or `unprovable`."),
     ("flows[].working", "Whether it works; `null` where that can't be told."),
     ("flows[].not_working", "Sentences that say why it is not working."),
