@@ -209,14 +209,13 @@ impl EffectWitness for SqliteEffectWitness {
 /// from the consumer's database, which is only read.
 pub struct BesideWitness {
     arbiter: SqliteEffectWitness,
-    consumer: SqliteEffectWitness,
+    consumer: Box<dyn EffectWitness>,
 }
 
 impl BesideWitness {
-    /// The arbiter's file and the consumer's.
-    pub fn new(arbiter: impl Into<PathBuf>, consumer: impl Into<PathBuf>) -> Self {
-        let (arbiter, consumer) = (SqliteEffectWitness::new(arbiter), SqliteEffectWitness::new(consumer));
-        Self { arbiter, consumer }
+    /// The arbiter's file, and who is asked for what the consumer left.
+    pub fn new(arbiter: impl Into<PathBuf>, consumer: Box<dyn EffectWitness>) -> Self {
+        Self { arbiter: SqliteEffectWitness::new(arbiter), consumer }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::run::all_ended;
 use super::runtime;
 use super::select::Selection;
-use crate::config::{Config, EffectConfig, FlowConfig, FlowMode, SourceConfig};
+use crate::config::{Config, DatabasePlace, EffectConfig, FlowConfig, FlowMode, SourceConfig};
 use crate::exit::Failure;
 use crate::replaying::{self, POSITIONS_A_REQUEST_MAX};
 use crate::wiring::source::open_log;
@@ -169,7 +169,9 @@ fn cannot_try(config: &Config, flow: &FlowConfig) -> Result<Option<String>, Fail
         return Ok(Some(why.to_owned()));
     }
     for (name, database) in &config.databases {
-        let path = database.sqlite_path().map_err(Failure::usage)?;
+        let DatabasePlace::Sqlite(path) = database.place().map_err(Failure::usage)? else {
+            return Ok(Some(format!("database {name} is PostgreSQL, which this build does not copy for it")));
+        };
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         if bytes > DATABASE_BYTES_MAX {
             return Ok(Some(format!("database {name} has {bytes} bytes, too many to copy for it")));

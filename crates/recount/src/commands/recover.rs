@@ -165,7 +165,7 @@ async fn find_lost(
     flow: &FlowConfig,
     ledger: &mut SqliteLedger,
 ) -> Result<Vec<Lost>, Failure> {
-    let effect = wiring::effect::open(config, flow, &Handlers::new())?;
+    let effect = wiring::effect::open(config, flow, &Handlers::new()).await?;
     let mut lost = Vec::new();
     for at in ledger.partitions(&flow.spec.flow).map_err(ledger_failure)? {
         let Some(mark) = ledger.mark(&at).map_err(ledger_failure)? else { continue };
@@ -180,7 +180,7 @@ async fn find_lost(
 
 /// Brings the database's rows to where the ledger is, so that the flow can go on from there.
 async fn reset(config: &Config, flow: &FlowConfig, ledger: &mut SqliteLedger) -> Result<(), Failure> {
-    let effect = wiring::effect::open(config, flow, &Handlers::new())?;
+    let effect = wiring::effect::open(config, flow, &Handlers::new()).await?;
     let id = ledger.id();
     for at in ledger.partitions(&flow.spec.flow).map_err(ledger_failure)? {
         let Some(mark) = ledger.mark(&at).map_err(ledger_failure)? else { continue };

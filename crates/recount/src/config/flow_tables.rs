@@ -246,7 +246,7 @@ const APPLY: TableSpec = TableSpec {
             "sqlstates",
             Kind::Later(SQLSTATES_NOW),
             "[\"P0001\"]",
-            "SQLSTATEs that are the event's fault, beside classes 22, 23 and P0001. Comes later, with PostgreSQL: SQLite has none, and its constraint, mismatch, too-big, overflow and JSON errors are the event's fault as they are.",
+            "SQLSTATEs that are the event's fault, beside classes 22, 23 and P0001. Comes later; SQLite has none, and its constraint, mismatch, too-big, overflow and JSON errors are the event's fault as they are.",
         ),
         optional(
             "http",

@@ -110,7 +110,7 @@ pub struct LogConfig {
     pub level: String,
 }
 
-/// `[database.NAME]`: a SQLite file.
+/// `[database.NAME]`: a SQLite file or a PostgreSQL server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
     /// The URL as written; `${NAME}` stands in it unresolved.
@@ -446,15 +446,38 @@ impl Config {
     }
 }
 
+/// Where a database is, with `${NAME}` resolved.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabasePlace {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server's URL; it may hold a password, and is never shown.
+    Postgres(String),
+}
+
 impl DatabaseConfig {
+    /// Where it is, with `${NAME}` resolved now.
+    ///
+    /// # Errors
+    /// Where a variable isn't set, or what it holds is of another kind.
+    pub fn place(&self) -> Result<DatabasePlace, DatabaseUrlError> {
+        let url = expand_env(&self.url)?;
+        if resolve::is_postgres(&url) {
+            return Ok(DatabasePlace::Postgres(url));
+        }
+        let path = resolve::sqlite_path(&url).ok_or(DatabaseUrlError::Unknown)?;
+        Ok(DatabasePlace::Sqlite(self.folder.join(path)))
+    }
+
     /// The SQLite file, with `${NAME}` resolved now.
     ///
     /// # Errors
     /// Where a variable isn't set. What the URL is has been checked before, unless it is all a variable.
     pub fn sqlite_path(&self) -> Result<PathBuf, DatabaseUrlError> {
-        let url = expand_env(&self.url)?;
-        let path = resolve::sqlite_path(&url).ok_or(DatabaseUrlError::NotSqlite)?;
-        Ok(self.folder.join(path))
+        match self.place()? {
+            DatabasePlace::Sqlite(path) => Ok(path),
+            DatabasePlace::Postgres(_) => Err(DatabaseUrlError::NotSqlite),
+        }
     }
 }
 
@@ -465,6 +488,9 @@ pub enum DatabaseUrlError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// It is of another kind, which only shows once variables are resolved.
-    #[error("the database's url is not sqlite:PATH; {}", spec::DATABASES_NOW)]
+    #[error("the database's url is neither sqlite:PATH nor postgres://…; {}", spec::DATABASES_NOW)]
+    Unknown,
+    /// It is a PostgreSQL server, where only a file will do.
+    #[error("this works on a copy of the database, and this build copies SQLite files only")]
     NotSqlite,
 }

@@ -184,19 +184,18 @@ fn check_url(table: &RawTable, url: &str, sink: &mut Sink<'_>) {
             "a database in memory would forget what was applied",
             "name a file: url = \"sqlite:shop.db\"".to_owned(),
         ),
-        "postgres" | "postgresql" => {
-            sink.fault(
-                &at,
-                format!("PostgreSQL comes later: {DATABASES_NOW}"),
-                "write: url = \"sqlite:PATH\"".to_owned(),
-            );
-        }
+        "postgres" | "postgresql" if is_postgres(&resolved) => {}
         _ => sink.fault(
             &at,
             format!("this is not a database that Recount knows; {DATABASES_NOW}"),
-            "write: url = \"sqlite:shop.db\"".to_owned(),
+            "write: url = \"sqlite:shop.db\", or \"postgres://user:${PGPASSWORD}@host:5432/name\"".to_owned(),
         ),
     }
+}
+
+/// Whether it is a URL of PostgreSQL.
+pub(super) fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 /// The path in `sqlite:PATH` or `sqlite://PATH`; `None` for anything else, memory included.

@@ -6,7 +6,7 @@ mod readme;
 
 use crate::cli::ConfigOption;
 use crate::commands::{new_event, quoted, runtime};
-use crate::config::{Config, EffectConfig, FlowConfig, FlowMode};
+use crate::config::{Config, DatabasePlace, EffectConfig, FlowConfig, FlowMode};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring::{self, copy_database};
 use clap::Args;
@@ -211,7 +211,12 @@ fn copied_database(
     // Where it lies today is what the config of today says.
     let database = config.databases.get(&name).or_else(|| then.databases.get(&name));
     let database = database.ok_or_else(|| Failure::not_well(format!("no config has [database.{name}]")))?;
-    let from = database.sqlite_path().map_err(Failure::usage)?;
+    let DatabasePlace::Sqlite(from) = database.place().map_err(Failure::usage)? else {
+        return Err(Failure::usage(format!(
+            "database {name} is PostgreSQL: reproduce copies SQLite files only in this build; the event's bytes are \
+             shown by: recount dead-letters show POSITION"
+        )));
+    };
     let file = format!("{name}.db");
     copy_database(&from, &folder.join(&file)).map_err(|error| {
         Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))

@@ -1,7 +1,8 @@
 //! Asks the databases that are there what they say of the statements, without changing anything.
 
-use crate::config::{Config, EffectConfig, Fault, FlowConfig, WatchedEffects};
-use crate::wiring::effect::{find_database, sql_settings};
+use crate::config::{Config, DatabasePlace, EffectConfig, Fault, FlowConfig, WatchedEffects};
+use crate::wiring::effect::{find_database, postgres_settings, sql_settings};
+use recount_adapters::postgres::{self, PostgresEffectSettings, PostgresOpenError};
 use recount_adapters::sqlite::{SqliteOpenError, SqliteWitness, WitnessError, examine};
 use recount_checks::RuleFault;
 use std::ops::ControlFlow;
@@ -40,6 +41,11 @@ pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
         };
     }
     let Some((database, _)) = flow.effect.in_database() else { return Asked::default() };
+    match postgres_settings(config, flow) {
+        Ok(Some(settings)) => return ask_postgres(config, flow, database, &settings),
+        Ok(None) => {}
+        Err(failure) => return unasked(failure.message),
+    }
     let settings = match sql_settings(config, flow) {
         Ok(Some(settings)) => settings,
         Ok(None) => return Asked::default(),
@@ -60,11 +66,55 @@ pub(super) fn ask(config: &Config, flow: &FlowConfig) -> Asked {
     }
 }
 
+fn ask_postgres(
+    config: &Config,
+    flow: &FlowConfig,
+    database: &str,
+    settings: &PostgresEffectSettings,
+) -> Asked {
+    let name = &flow.spec.flow;
+    let warning =
+        |message| config.fault_at(name, &RuleFault { rule: "apply[0].database".to_owned(), message });
+    let examined = match crate::commands::runtime() {
+        Ok(runtime) => runtime.block_on(postgres::examine(settings)),
+        Err(failure) => Err(PostgresOpenError::Unusable(failure.message)),
+    };
+    match examined {
+        Ok(examined) => Asked {
+            statements: Some(match &examined.not_in_server {
+                None if examined.plain => {
+                    format!("{database} has what the statements name; a batch runs inside the server")
+                }
+                None => format!(
+                    "{database} has what the statements name; a batch runs inside the server, a subtransaction an event, \
+                     since a trigger or function could leave something behind"
+                ),
+                Some(why) => {
+                    format!("{database} has what the statements name; statement by statement: {why}")
+                }
+            }),
+            warnings: examined.weaknesses.into_iter().map(warning).collect(),
+            faults: Vec::new(),
+        },
+        Err(PostgresOpenError::Refused(faults)) => Asked {
+            faults: faults.iter().map(|fault| config.fault_at(name, fault)).collect(),
+            statements: Some(format!("{database} refuses statements")),
+            ..Asked::default()
+        },
+        Err(error) => Asked {
+            warnings: vec![warning(format!("the statements could not be looked at: {error}"))],
+            ..Asked::default()
+        },
+    }
+}
+
 /// Asks for the first effect, in a database that is opened for reading only.
 fn ask_watched(config: &Config, watched: &WatchedEffects<'_>) -> Result<String, WitnessError> {
     let away = |error: &dyn std::fmt::Display| WitnessError::Away(error.to_string());
     let database = find_database(config, watched.database).map_err(|failure| away(&failure.message))?;
-    let path = database.sqlite_path().map_err(|error| away(&error))?;
+    let DatabasePlace::Sqlite(path) = database.place().map_err(|error| away(&error))? else {
+        return Ok(format!("{} is asked by the audit, in a read-only transaction", watched.database));
+    };
     let witness = SqliteWitness::new(path, None, database.busy_timeout_ms, database.statement_time_ms_max);
     let mut snapshot = witness.snapshot()?;
     let what = match watched.id {

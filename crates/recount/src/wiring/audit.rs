@@ -4,12 +4,11 @@ use super::effect::find_database;
 use super::source::log_path;
 use super::{compile, now, read_ledger};
 use crate::config::{
-    Config, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf, WatchedEffects,
+    Config, DatabasePlace, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf, WatchedEffects,
 };
 use crate::exit::Failure;
-use recount_adapters::witness::{
-    BesideWitness, FileSourceWitness, LogSourceWitness, SqliteEffectWitness,
-};
+use recount_adapters::postgres::PostgresEffectWitness;
+use recount_adapters::witness::{BesideWitness, FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
 use recount_audit::{
     AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit,
     ReconcileOf, SourceWitness, audit,
@@ -19,7 +18,6 @@ use recount_engine::{EffectRows, FlowCounts, FlowEnd};
 use recount_ledger::{LedgerRead, LedgerReader};
 use recount_model::{ConfigVersion, FlowName, PartitionId};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// Where there is no cut, and the config gives no `within`, the sides may differ for so long.
 const WITHIN_MS: u64 = 60_000;
@@ -40,7 +38,7 @@ pub struct AuditOptions {
 struct Witnesses {
     source: Box<dyn SourceWitness>,
     effect: Box<dyn EffectWitness>,
-    others: BTreeMap<String, SqliteEffectWitness>,
+    others: BTreeMap<String, Box<dyn EffectWitness>>,
     identify: Identifier,
 }
 
@@ -135,7 +133,8 @@ pub fn tell_live(report: &mut AuditReport, live: &[Live]) {
         let is_told = flow.not_working.iter().any(|sentence| sentence.starts_with(PAUSED));
         let paused = live.counts.paused.iter().filter(|_| !is_told);
         flow.not_working.extend(paused.map(|why| format!("{PAUSED}: {why}")));
-        flow.not_working.extend(live.counts.away.iter().map(|why| format!("the effect does not work: {why}")));
+        flow.not_working
+            .extend(live.counts.away.iter().map(|why| format!("the effect does not work: {why}")));
         if let Some(FlowEnd::Stopped(stops)) = &live.ended {
             flow.not_working.extend(stops.iter().map(|stop| format!("it stopped: {stop}")));
         }
@@ -151,14 +150,16 @@ fn witnesses(
     let source = source_witness(config, flow, known);
     let arbiter = config.ledger.path.join("arbiter.db");
     let effect: Box<dyn EffectWitness> = match (flow.effect.in_database(), flow.effect.watched()) {
-        (Some((database, _)), _) => Box::new(witness(config, database)?),
-        (None, Some(watched)) => Box::new(BesideWitness::new(arbiter, path_of(config, watched.database)?)),
+        (Some((database, _)), _) => witness(config, flow, database)?,
+        (None, Some(watched)) => {
+            Box::new(BesideWitness::new(arbiter, witness(config, flow, watched.database)?))
+        }
         (None, None) => Box::new(SqliteEffectWitness::new(arbiter)),
     };
     let mut others = BTreeMap::new();
     for reconcile in reconciles(config, flow) {
         let RightSide::Query { database, .. } = &reconcile.right;
-        others.insert(database.clone(), witness(config, database)?);
+        others.insert(database.clone(), witness(config, flow, database)?);
     }
     let compiled = |(version, config): (&ConfigVersion, &Config)| {
         let flow = config.flow(flow.spec.flow.as_str())?;
@@ -185,12 +186,11 @@ pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId])
     }
 }
 
-fn witness(config: &Config, database: &str) -> Result<SqliteEffectWitness, Failure> {
-    Ok(SqliteEffectWitness::new(path_of(config, database)?))
-}
-
-fn path_of(config: &Config, database: &str) -> Result<PathBuf, Failure> {
-    find_database(config, database)?.sqlite_path().map_err(Failure::usage)
+fn witness(config: &Config, flow: &FlowConfig, database: &str) -> Result<Box<dyn EffectWitness>, Failure> {
+    Ok(match find_database(config, database)?.place().map_err(Failure::usage)? {
+        DatabasePlace::Sqlite(path) => Box::new(SqliteEffectWitness::new(path)),
+        DatabasePlace::Postgres(url) => Box::new(PostgresEffectWitness::new(url, flow.spec.flow.clone())),
+    })
 }
 
 fn reconciles<'c>(config: &'c Config, flow: &'c FlowConfig) -> impl Iterator<Item = &'c ReconcileConfig> {
@@ -219,7 +219,7 @@ fn flow_audit<'a>(
     for reconcile in reconciles(config, flow) {
         let RightSide::Query { database, sql } = &reconcile.right;
         let same_database = flow.effect.in_database().is_some_and(|(effect, _)| effect == database);
-        let other = witnesses.others.get(database).map(|witness| witness as &dyn EffectWitness);
+        let other = witnesses.others.get(database).map(|witness| witness.as_ref());
         audited.reconciles.push(ReconcileAudit {
             name: reconcile.name.clone(),
             measure: reconcile.left.measure,

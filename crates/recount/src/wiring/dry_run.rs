@@ -1,6 +1,6 @@
 //! A dry run decides everything for real, on copies: nothing that it does can reach the user's database.
 
-use crate::config::{Config, FlowMode, SourceConfig};
+use crate::config::{Config, DatabasePlace, FlowMode, SourceConfig};
 use crate::exit::Failure;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -46,7 +46,12 @@ pub fn point_at_copies(config: &mut Config, folder: &Path) -> Result<(), Failure
     let names: Vec<String> = config.databases.keys().cloned().collect();
     for name in names {
         let database = config.databases.get_mut(&name).expect("the name was just listed");
-        let from = database.sqlite_path().map_err(Failure::usage)?;
+        let DatabasePlace::Sqlite(from) = database.place().map_err(Failure::usage)? else {
+            return Err(Failure::usage(format!(
+                "database {name}: a dry run works on a copy, and this build copies SQLite files only; make one with \
+                 createdb and pg_dump, and name it in the config that you try"
+            )));
+        };
         let to = folder.join(format!("{name}.db"));
         copy(&from, &to).map_err(|error| {
             Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))

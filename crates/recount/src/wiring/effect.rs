@@ -1,11 +1,12 @@
 //! Effects as the config names them.
 
-use crate::config::{Config, DatabaseConfig, EffectConfig, FlowConfig};
+use crate::config::{Config, DatabaseConfig, DatabasePlace, EffectConfig, FlowConfig};
 use crate::exit::Failure;
 use async_trait::async_trait;
 use recount_adapters::http_effect::{HandlerReason, HttpEffect, HttpEffectSettings};
+use recount_adapters::postgres::{PostgresEffect, PostgresEffectSettings, PostgresOpenError};
 use recount_adapters::sqlite::{SqliteEffect, SqliteEffectSettings, open_arbiter};
-use recount_checks::{Checked, Event};
+use recount_checks::{Checked, Event, RuleFault};
 use recount_engine::{Effect, Handler, HandlerError, OtherwiseVerdict, Transaction};
 use recount_model::{ReasonCode, Verdict};
 use std::collections::BTreeMap;
@@ -67,8 +68,58 @@ pub fn find_database<'c>(config: &'c Config, name: &str) -> Result<&'c DatabaseC
         .ok_or_else(|| Failure::usage(format!("{} has no [database.{name}]", config.path.display())))
 }
 
+/// The settings of a flow's effect in PostgreSQL; `None` where it has another kind.
+pub fn postgres_settings(
+    config: &Config,
+    flow: &FlowConfig,
+) -> Result<Option<PostgresEffectSettings>, Failure> {
+    let Some((name, effects)) = flow.effect.in_database() else { return Ok(None) };
+    let database = find_database(config, name)?;
+    let DatabasePlace::Postgres(url) = database.place().map_err(Failure::usage)? else { return Ok(None) };
+    let EffectConfig::Sql { routes, .. } = &flow.effect else {
+        return Err(Failure::usage(format!(
+            "flow {}: a handler in Rust has its transaction in SQLite for now, and [database.{name}] is PostgreSQL",
+            flow.spec.flow
+        )));
+    };
+    Ok(Some(PostgresEffectSettings {
+        routes: routes.clone(),
+        effects: effects.clone(),
+        lock_time_ms_max: database.busy_timeout_ms,
+        statement_time_ms_max: database.statement_time_ms_max,
+        ..PostgresEffectSettings::new(url, flow.spec.flow.clone())
+    }))
+}
+
+async fn open_postgres(
+    config: &Config,
+    flow: &FlowConfig,
+    settings: PostgresEffectSettings,
+) -> Result<Arc<dyn Effect>, Failure> {
+    let effect = PostgresEffect::open(settings).await.map_err(|error| match error {
+        PostgresOpenError::Refused(faults) => refused_statements(config, flow, &faults),
+        PostgresOpenError::Url(why) => Failure::usage(why),
+        error => Failure::unreachable(error),
+    })?;
+    let examined = effect.examined();
+    for weakness in &examined.weaknesses {
+        tracing::warn!(flow = %flow.spec.flow, "{weakness}");
+    }
+    if let Some(why) = &examined.not_in_server {
+        tracing::info!(flow = %flow.spec.flow, "batches run statement by statement, which is slower: {why}");
+    }
+    Ok(Arc::new(effect))
+}
+
 /// Opens a flow's effect. A handler that isn't among `handlers` refuses every event, and blames none.
-pub fn open(config: &Config, flow: &FlowConfig, handlers: &Handlers) -> Result<Arc<dyn Effect>, Failure> {
+pub async fn open(
+    config: &Config,
+    flow: &FlowConfig,
+    handlers: &Handlers,
+) -> Result<Arc<dyn Effect>, Failure> {
+    if let Some(settings) = postgres_settings(config, flow)? {
+        return open_postgres(config, flow, settings).await;
+    }
     let arbiter = || open_arbiter(&config.ledger.path, flow.spec.flow.clone(), true);
     match &flow.effect {
         EffectConfig::Sql { .. } | EffectConfig::Handler { .. } => {
@@ -115,11 +166,13 @@ pub fn open(config: &Config, flow: &FlowConfig, handlers: &Handlers) -> Result<A
 fn refused(config: &Config, flow: &FlowConfig, error: recount_adapters::sqlite::SqliteOpenError) -> Failure {
     use recount_adapters::sqlite::SqliteOpenError;
     match error {
-        SqliteOpenError::Refused(faults) => {
-            let rendered = faults.iter().map(|fault| config.fault_at(&flow.spec.flow, fault).render("error"));
-            Failure::usage(rendered.collect::<Vec<_>>().join("\n"))
-        }
+        SqliteOpenError::Refused(faults) => refused_statements(config, flow, &faults),
         SqliteOpenError::Unusable(why) => Failure::unreachable(why),
         error => Failure::usage(error),
     }
+}
+
+fn refused_statements(config: &Config, flow: &FlowConfig, faults: &[RuleFault]) -> Failure {
+    let rendered = faults.iter().map(|fault| config.fault_at(&flow.spec.flow, fault).render("error"));
+    Failure::usage(rendered.collect::<Vec<_>>().join("\n"))
 }

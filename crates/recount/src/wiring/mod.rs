@@ -135,7 +135,7 @@ pub async fn start(
                 false => source,
             },
             checks,
-            effect: effect::open(config, flow, handlers)?,
+            effect: effect::open(config, flow, handlers).await?,
             book: running.book.clone(),
             clock: Arc::clone(&clock),
             probe: Arc::clone(&probe),
