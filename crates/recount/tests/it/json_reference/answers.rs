@@ -8,7 +8,7 @@ type Answer = (&'static str, Value);
 
 /// All answers, with the command's name in the reference.
 pub fn all() -> Vec<Answer> {
-    [of_a_file(), of_a_stopped_flow(), of_a_restored_database(), of_http(), of_configs()].concat()
+    [of_a_file(), of_a_stopped_flow(), of_a_restored_database(), of_http(), of_init(), of_configs()].concat()
 }
 
 const TABLES: &str = r#"
@@ -150,6 +150,28 @@ fn of_http() -> Vec<Answer> {
     let shown = world.recount(&["dead-letters", "show", "h0", "--json"]).json();
     running.terminate();
     vec![("recount publish", published), ("recount dead-letters show", shown)]
+}
+
+fn of_init() -> Vec<Answer> {
+    let world = World::new("");
+    let line = |n: u64| {
+        let quantity = if n == 7 { 0 } else { n % 4 + 1 };
+        let at = format!("2026-01-31T09:{n:02}:00Z");
+        format!(
+            "{{\"id\":\"o{n}\",\"type\":\"placed\",\"sku\":\"s{}\",\"store_id\":{},\"order_id\":{},\"quantity\":{quantity},\"mail\":\"x\",\"at\":\"{at}\"}}",
+            n % 9,
+            n % 5,
+            n / 2
+        )
+    };
+    let lines: Vec<String> = (0..40).map(line).chain(["not JSON".to_owned()]).collect();
+    world.lines(&lines);
+    let report =
+        world.recount(&["init", "--from", "orders.ndjson", "--folder", "new", "--json"]).expect(0).json();
+    world.lines::<&str>(&[]);
+    let refused =
+        world.recount(&["init", "--from", "orders.ndjson", "--folder", "newer", "--json"]).expect(2).json();
+    vec![("recount init", report), ("recount init", refused)]
 }
 
 fn of_configs() -> Vec<Answer> {

@@ -143,6 +143,70 @@ const RUN: &[Field] = &[
     ("flows[].batches", "Batches committed in this run."),
 ];
 
+const INIT: &[Field] = &[
+    VERSION,
+    COMMAND,
+    (
+        "exit_code",
+        "0; 2 where nothing could be learned, and then only `from`, `warnings` and `written` follow.",
+    ),
+    ("from", "The path sampled, as the config names it."),
+    ("sampled", "The sample."),
+    ("sampled.lines", "How many lines."),
+    ("sampled.from_heads", "How many of them from the heads of files; the others are spread over the rest."),
+    ("sampled.files", "Files looked into; 0 for standard input."),
+    ("sampled.files_found", "Files that the path means."),
+    ("sampled.whole", "Whether the sample is all there is."),
+    ("sampled.cloud_events", "How many lines are CloudEvents."),
+    ("flow", "The flow's name."),
+    ("decode", "`json` or `text`."),
+    (
+        "id_is",
+        "`field`, `composed` of several, `cloud_event` (each brings its own), or `position` where nothing differs.",
+    ),
+    ("id", "What is proposed as the id, for `field` and `composed`."),
+    ("id.expression", "CEL."),
+    ("id.different", "Different values in the sample."),
+    ("id.why", "What speaks for it."),
+    ("id.others", "What else it could be, best first."),
+    ("id.others[].expression", "CEL."),
+    ("id.others[].different", "Different values in the sample."),
+    ("type", "The type; fields as of `id`, here and below."),
+    ("type.*", "As above."),
+    ("time", "The time of the event."),
+    ("time.*", "As above."),
+    ("key", "The key."),
+    ("key.*", "As above."),
+    ("secret", "Fields that look like somebody's own; the config hides them."),
+    ("checks", "Checks that the figures suggest; in the config they are off."),
+    ("checks[].reason", "The code proposed."),
+    ("checks[].that", "CEL."),
+    ("checks[].otherwise", "What is proposed to become of events that it doesn't hold for."),
+    ("checks[].at_most", "A budget that the sample would keep."),
+    ("checks[].figures", "What suggests it."),
+    ("warnings", "What to look at before the flow runs."),
+    (
+        "warnings[].code",
+        "`id_repeats`, `no_unique_id`, `composed_id`, `type_varies`, `sometimes_null`, `sometimes_missing`, `looks_secret`, \
+         `schema_registry`, `not_json`, `json_array`, `csv` …",
+    ),
+    ("warnings[].field", "The field, where it is about one."),
+    ("warnings[].events", "How many sampled events it is about."),
+    ("warnings[].sentence", "The warning for people."),
+    ("trial", "What the checks make of the sample as the config stands."),
+    ("trial.passed", "Lines that pass."),
+    ("trial.refused", "Lines that don't, by reason."),
+    ("trial.refused[].reason", "A built-in code."),
+    ("trial.refused[].events", "How many."),
+    ("trial.refused[].first", "Where the first stands."),
+    ("trial.refused[].sentence", "What is wrong with the first."),
+    ("trial.with_time", "Passing lines whose time was found."),
+    ("trial.ids_repeated", "Lines whose id an earlier one has, with the same payload."),
+    ("trial.ids_reused", "The same with another payload."),
+    ("written", "The files written."),
+    ("next", "Commands to go on with."),
+];
+
 const VALIDATE: &[Field] = &[
     VERSION,
     COMMAND,
@@ -421,6 +485,7 @@ const FORGET: &[Field] = &[
 pub fn pages() -> Vec<Page> {
     let page = |command, intro, fields: &[&[Field]]| Page { command, intro, fields: fields.concat() };
     vec![
+        page("recount init", "What was learned from the sample, and what was written.", &[INIT]),
         page("recount validate", "What a config comes to, or its faults.", &[VALIDATE]),
         page("recount explain", "All reasons.", &[EXPLAIN_ALL]),
         page("recount explain REASON", "One reason.", &[EXPLAIN]),
