@@ -17,11 +17,12 @@ pub fn text(story: &Story) -> String {
     for entry in &story.entries {
         match entry {
             Entry::Decision(entry) => decision_text(&mut out, entry),
-            Entry::Applied { at, until, count, first, last } => {
+            Entry::Applied { at, until, count, first, last, incarnation } => {
                 let events = plural(*count, "event");
+                let of = incarnation.as_ref().map(|of| format!(", {of}")).unwrap_or_default();
                 let _ = match count {
-                    1 => writeln!(out, "{at}  {events} applied, at {first}"),
-                    _ => writeln!(out, "{at}  {events} applied until {until}, from {first} to {last}"),
+                    1 => writeln!(out, "{at}  {events} applied, at {first}{of}"),
+                    _ => writeln!(out, "{at}  {events} applied until {until}, from {first} to {last}{of}"),
                 };
             }
             Entry::Config { at, sentence, .. } | Entry::Journal { at, sentence, .. } => {
@@ -40,6 +41,7 @@ fn decision_text(out: &mut String, entry: &DecisionEntry) {
     let _ = writeln!(out, "{}  {}", header.decided_at, entry.sentence);
     let mut details: Vec<String> = Vec::new();
     details.extend(decision.event_time.map(|at| format!("happened {at}")));
+    details.extend(entry.incarnation.clone());
     if !decision.flags.is_empty() {
         let flags: Vec<&str> = decision.flags.iter().map(|flag| flag.as_str()).collect();
         details.push(format!("flags {}", flags.join(", ")));

@@ -6,7 +6,7 @@ use recount_ledger::{
     DecisionFilter, JournalEntry, JournalKind, LedgerError, LedgerRead, StoredConfig, StoredDecision,
 };
 use recount_model::batch::Attempt;
-use recount_model::{Fate, FlowName, PartitionId, Timestamp};
+use recount_model::{Fate, FlowName, Partition, PartitionId, SourceId, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -64,6 +64,8 @@ pub enum Entry {
         first: String,
         /// Where the last stands.
         last: String,
+        /// Which incarnation of the source they are from, where the flow has several.
+        incarnation: Option<String>,
     },
     /// Another config version decides from here on.
     Config {
@@ -100,6 +102,8 @@ pub struct DecisionEntry {
     pub replaced: Option<String>,
     /// What replaced it, in words.
     pub replaced_by: Option<String>,
+    /// Which incarnation of the source its position is of, where the flow has several.
+    pub incarnation: Option<String>,
 }
 
 /// What happened, summary first.
@@ -127,7 +131,8 @@ pub fn story(ledger: &dyn LedgerRead, asked: &str, options: &StoryOptions) -> Re
     let summary = summary(asked, found.asked_as, &decisions, &histories);
     let configs = ledger.configs()?;
     let journal = journal_nearby(ledger, &decisions, options)?;
-    let told = Told { ledger, asked, options, histories: &histories };
+    let incarnations = Incarnations::of(ledger)?;
+    let told = Told { ledger, asked, options, histories: &histories, incarnations };
     let entries = told.entries(&decisions, &configs, journal)?;
     Ok(Story { asked: asked.to_owned(), summary, events: histories.events(), entries, more: found.more })
 }
@@ -242,6 +247,37 @@ struct Told<'a> {
     asked: &'a str,
     options: &'a StoryOptions,
     histories: &'a Histories<'a>,
+    incarnations: Incarnations,
+}
+
+/// The sources that each flow has had, oldest first.
+struct Incarnations(BTreeMap<FlowName, Vec<SourceId>>);
+
+impl Incarnations {
+    fn of(ledger: &dyn LedgerRead) -> Result<Self, LedgerError> {
+        let mut of_flow: BTreeMap<FlowName, Vec<SourceId>> = BTreeMap::new();
+        let mut seen: BTreeSet<PartitionId> = BTreeSet::new();
+        let mut places: BTreeMap<(FlowName, Partition), u64> = BTreeMap::new();
+        for at in ledger.partitions()? {
+            if seen.insert(at.clone()) {
+                *places.entry((at.flow.clone(), at.partition.clone())).or_default() += 1;
+                let sources = of_flow.entry(at.flow).or_default();
+                if !sources.contains(&at.source) {
+                    sources.push(at.source);
+                }
+            }
+        }
+        // Files of one folder are different sources too, but a position of theirs means only one event.
+        of_flow.retain(|flow, _| places.iter().any(|((of, _), count)| of == flow && *count > 1));
+        Ok(Self(of_flow))
+    }
+
+    /// `incarnation 2 of 3 (file:…)`; none where the flow has had only one.
+    fn told(&self, at: &PartitionId) -> Option<String> {
+        let sources = self.0.get(&at.flow)?;
+        let place = sources.iter().position(|source| *source == at.source)?;
+        Some(format!("incarnation {} of {} of the source ({})", place + 1, sources.len(), at.source))
+    }
 }
 
 impl Told<'_> {
@@ -267,7 +303,7 @@ impl Told<'_> {
                 entries.push(Entry::Config { at, version, sentence: sentence::config(version, &configs) });
             }
             if fold && is_plain(stored) {
-                add_applied(&mut entries, stored);
+                add_applied(&mut entries, stored, self.incarnations.told(&stored.header.at));
             } else {
                 entries.push(Entry::Decision(Box::new(self.decision(stored, &mut bodies_left)?)));
             }
@@ -297,7 +333,8 @@ impl Told<'_> {
             format!("replay {} decided it anew at {}: it {}", replay(new), new.header.decided_at, past(new))
         });
         let sentence = sentence::decision(stored, self.asked);
-        Ok(DecisionEntry { stored: stored.clone(), sentence, attempts, replaced, replaced_by })
+        let incarnation = self.incarnations.told(&stored.header.at);
+        Ok(DecisionEntry { stored: stored.clone(), sentence, attempts, replaced, replaced_by, incarnation })
     }
 }
 
@@ -320,15 +357,18 @@ fn is_plain(stored: &StoredDecision) -> bool {
         && stored.current
 }
 
-fn add_applied(entries: &mut Vec<Entry>, stored: &StoredDecision) {
+fn add_applied(entries: &mut Vec<Entry>, stored: &StoredDecision, of: Option<String>) {
     let decided_at = stored.header.decided_at;
     let position = stored.header.at.position(stored.decision.offset).to_string();
-    if let Some(Entry::Applied { until, count, last, .. }) = entries.last_mut() {
+    if let Some(Entry::Applied { until, count, last, incarnation, .. }) = entries.last_mut()
+        && *incarnation == of
+    {
         (*until, *last) = (decided_at, position);
         *count += 1;
     } else {
         let (first, last) = (position.clone(), position);
-        entries.push(Entry::Applied { at: decided_at, until: decided_at, count: 1, first, last });
+        let (at, until) = (decided_at, decided_at);
+        entries.push(Entry::Applied { at, until, count: 1, first, last, incarnation: of });
     }
 }
 
@@ -356,13 +396,14 @@ impl Entry {
     fn json(&self) -> Value {
         match self {
             Self::Decision(entry) => entry.json(),
-            Self::Applied { at, until, count, first, last } => json!({
+            Self::Applied { at, until, count, first, last, incarnation } => json!({
                 "kind": "applied",
                 "at": at.to_string(),
                 "until": until.to_string(),
                 "count": count,
                 "first": first,
                 "last": last,
+                "incarnation": incarnation,
             }),
             Self::Config { at, version, sentence } => json!({
                 "kind": "config",
@@ -419,6 +460,7 @@ impl DecisionEntry {
             "replay": decision.corrects.map(|c| c.replay_id),
             "replaced": self.replaced,
             "replaced_by": self.replaced_by,
+            "incarnation": self.incarnation,
         })
     }
 }

@@ -6,6 +6,7 @@ mod dead_letters;
 mod foresee;
 mod ledger;
 mod names;
+mod paused;
 mod publish;
 mod recover;
 mod replay;

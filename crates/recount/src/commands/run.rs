@@ -1,12 +1,12 @@
 //! `recount run`.
 
 use crate::cli::{FailOn, RunArgs};
-use super::waiting;
+use super::{paused, waiting};
 use crate::config::{Config, SourceConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::metrics::{FlowMetrics, book_metrics, render};
 use crate::server::Server;
-use crate::wiring::audit::{AuditOptions, count_again};
+use crate::wiring::audit::{AuditOptions, count_again, tell_paused};
 use crate::wiring::{self, Handlers, RunOptions, Running};
 use crate::{logging, steps};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,7 +49,8 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
                 .await?;
         let server = Server::start(config, &mut running, listening).await?;
         let bar = progress_bar(config, &running);
-        let ends = until_ended(&running, &bar, signals).await;
+        let (ends, ()) =
+            tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running));
         let took = began.elapsed();
         if !args.dry_run && ends.iter().all(|end| matches!(end, FlowEnd::Drained)) {
             waiting::for_effects(config, &args.flows).await?;
@@ -164,7 +165,9 @@ fn conclude(
     decided_before: &[u64],
     took: Duration,
 ) -> Outcome {
-    let report = count_again(config, &args.flows, AuditOptions { identified: false, names_max: NAMES_MAX })?;
+    let mut report =
+        count_again(config, &args.flows, AuditOptions { identified: false, names_max: NAMES_MAX })?;
+    tell_paused(config, &mut report)?;
     if let Some(path) = &args.metrics_file {
         let text = metrics_text(config, args, counts, &report);
         std::fs::write(path, text)
