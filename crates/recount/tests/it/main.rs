@@ -13,6 +13,7 @@ mod handler;
 mod handlers;
 mod harness;
 mod http_server;
+mod init;
 mod json_reference;
 mod ledger_trouble;
 mod observe;
