@@ -104,11 +104,9 @@ fn a_flow_whose_breaker_opened_begins_paused_after_a_restart() {
     eventually("and that is recorded", || world.journal().iter().any(|(what, _)| what == "breaker_open"));
     running.kill();
     let decided = world.decisions().len();
-    let running = world.start(&["run"]);
-    running.address();
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(world.decisions().len(), decided, "a restart must not close the breaker: {}", running.log());
-    running.terminate();
+    let told = world.recount(&["run"]).expect(1);
+    assert_eq!(world.decisions().len(), decided, "a restart must not close the breaker: {}", told.all());
+    assert!(told.err.contains("flow stock is paused: breaker_open"), "{}", told.err);
 }
 
 #[test]
@@ -206,4 +204,22 @@ fn a_key_that_stays_held_stays_so_over_a_restart_until_somebody_resumes() {
     world.recount(&["resume", "stock", "--because", "the shelf is open"]).expect(0);
     world.run();
     assert_eq!(world.on_hand("a"), 99, "what waited is applied now");
+}
+
+#[test]
+fn a_pause_that_could_not_be_recorded_is_no_success() {
+    let world = following("");
+    world.lines(&orders(0..3, "a"));
+    let running = world.start(&["run"]);
+    eventually("three are applied", || world.on_hand("a") == 97);
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    let catalog = rusqlite::Connection::open(world.path("recount-data/catalog.db")).unwrap();
+    catalog.busy_timeout(crate::harness::WAIT_MAX).unwrap();
+    catalog.execute_batch(refuse).unwrap();
+    let told = world.recount(&["pause", "stock", "--because", "stocktaking"]).expect(1);
+    assert!(told.err.contains("could not be recorded") && told.err.contains("no room"), "{}", told.err);
+    let told = world.recount(&["resume", "stock", "--because", "counted"]).expect(1);
+    assert!(told.err.contains("is as it was"), "{}", told.err);
+    assert!(journal_of(&world, "paused").is_empty());
+    running.kill();
 }

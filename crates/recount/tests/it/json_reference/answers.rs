@@ -82,6 +82,8 @@ fn of_a_file() -> Vec<Answer> {
     for id in ["j4", "j5", "stock/0/8"] {
         answers.push(("recount dead-letters show", ask(&["dead-letters", "show", id, "--json"])));
     }
+    answers.push(("recount status", ask(&["status", "--json"])));
+    answers.push(("recount reproduce", ask(&["reproduce", "stock/0/4", "--json"])));
     world.put("zz", 10);
     answers.push((
         "recount replay --dry-run",
