@@ -126,16 +126,19 @@ fn put_together(comparing: &Comparing<'_>, attested: Attested, compared: Compare
     } else {
         BookStatus::Balanced
     };
+    let is_told = compared.told.is_some();
     let mut sentence = compared.told.unwrap_or_else(|| {
         format!("{} {}, {} there", comparing.expected, comparing.expected_effects(), compared.effects)
     });
     for part in &open {
         sentence.push_str(&format!("; {part}"));
     }
-    sentence.push_str(&format!(
-        "; there is no cut: an effect may come up to {} after Recount has decided its event",
-        comparing.within()
-    ));
+    if !is_told {
+        sentence.push_str(&format!(
+            "; there is no cut: an effect may come up to {} after Recount has decided its event",
+            comparing.within()
+        ));
+    }
     for blind in &compared.blind {
         sentence.push_str(&format!("; {blind}"));
     }

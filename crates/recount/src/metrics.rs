@@ -45,6 +45,7 @@ pub fn render(flows: &[FlowMetrics<'_>]) -> String {
     flags_and_attempts(&mut out, flows);
     gauges(&mut out, flows);
     books(&mut out, flows);
+    modes(&mut out, flows);
     out.0.push_str("# EOF\n");
     out.0
 }
@@ -151,6 +152,15 @@ fn gauges(out: &mut Text, flows: &[FlowMetrics<'_>]) {
     out.family("recount_backlog_events", "gauge", "Known to exist beyond what was taken.");
     for flow in flows {
         out.sample("recount_backlog_events", &[("flow", flow.name())], sum(&flow.counts.backlog));
+    }
+}
+
+fn modes(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    let help = "1 for who owns the loop; of an observed flow, decisions are what ought to have happened.";
+    out.family("recount_flow_mode", "gauge", help);
+    for flow in flows {
+        let labels = [("flow", flow.name()), ("mode", flow.config.mode.word())];
+        out.sample("recount_flow_mode", &labels, 1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sentences about single records.
 
 use recount_ledger::{JournalEntry, JournalKind, StoredConfig, StoredDecision};
-use recount_model::{Fate, Origin};
+use recount_model::{Decision, Fate, Origin};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -16,6 +16,14 @@ pub(crate) fn fate(fate: &Fate) -> String {
         None => format!("was {}", fate.word()),
         Some(reason) if reason.sentence.is_empty() => format!("was {}, {}", fate.word(), reason.code),
         Some(reason) => format!("was {}, {}: {}", fate.word(), reason.code, reason.sentence),
+    }
+}
+
+/// `applied`, `skipped zero_quantity`; of an observed consumer's event what was to become of it.
+pub(crate) fn became(decision: &Decision) -> String {
+    match decision.origin {
+        Origin::Ran | Origin::Reported => decision.fate.to_string(),
+        Origin::Expected => format!("to be {}", decision.fate),
     }
 }
 

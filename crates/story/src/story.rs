@@ -188,7 +188,7 @@ fn summary(
     let mut anew: BTreeMap<String, u64> = BTreeMap::new();
     for history in histories.by_position.values() {
         let (Some(first), Some(last)) = (history.first(), history.last()) else { continue };
-        *fates.entry(last.decision.fate.to_string()).or_default() += 1;
+        *fates.entry(sentence::became(&last.decision)).or_default() += 1;
         if history.len() > 1 {
             let change = format!("{} became {}", first.decision.fate, last.decision.fate);
             *anew.entry(change).or_default() += 1;

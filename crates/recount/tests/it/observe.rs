@@ -166,7 +166,10 @@ fn an_interrupt_ends_the_wait_and_shows_the_books() {
     let report = told.json();
     let e2 = statement(&report, "E2");
     assert_eq!(e2["status"], "open");
-    assert!(e2["sentence"].as_str().unwrap().contains("10 expected effects, 0 there; 10 not there yet"), "{e2:#}");
+    assert!(
+        e2["sentence"].as_str().unwrap().contains("10 expected effects, 0 there; 10 not there yet"),
+        "{e2:#}"
+    );
 }
 
 #[test]
