@@ -142,7 +142,7 @@ impl Page {
                 continue;
             }
             after.extend(lines[copied..block.line].iter().map(|line| format!("{line}\n")));
-            after.push_str(printed.output(index - 1));
+            after.extend(printed.output(index - 1).lines().map(|line| format!("{line}\n")));
             copied = block.line + block.text.lines().count();
         }
         after.extend(lines[copied..].iter().map(|line| format!("{line}\n")));
