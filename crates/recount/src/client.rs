@@ -53,7 +53,9 @@ pub fn writer(config: &Config) -> Result<Writer, Failure> {
 /// Asks an instance something that needs no token; gives the JSON of its answer.
 pub fn get_json(url: &str, path: &str) -> Result<Value, Failure> {
     if !url.starts_with("http://") {
-        return Err(Failure::usage(format!("{url:?} is no address of an instance: write http://127.0.0.1:7601")));
+        return Err(Failure::usage(format!(
+            "{url:?} is no address of an instance: write http://127.0.0.1:7601"
+        )));
     }
     let unreachable = |error: &dyn std::fmt::Display| {
         Failure::unreachable(format!("the instance at {url} can't be asked: {error}"))

@@ -59,7 +59,8 @@ impl Foreseen {
     /// For people.
     pub fn text(&self, flow: &FlowName, selection: &Selection) -> String {
         let (events, had) = (selection.events(), self.to_be_had());
-        let mut out = format!("{events} events of flow {flow} to be decided anew, {had} of them can be had\n");
+        let mut out =
+            format!("{events} events of flow {flow} to be decided anew, {had} of them can be had\n");
         for (fate, (selected, had)) in &self.counts {
             let gone = if had < selected {
                 format!("; the bytes of {} can't be had any more", selected - had)
@@ -232,7 +233,8 @@ fn decide_on(
             wait_until_decided(&running.handle, count).await;
             let counts = running.handle.stats();
             for ((verdict, reason), count) in counts.decisions.iter().filter(|(_, count)| **count > 0) {
-                *would.decided.entry(format!("{verdict} {reason}").trim_end().to_owned()).or_default() += count;
+                *would.decided.entry(format!("{verdict} {reason}").trim_end().to_owned()).or_default() +=
+                    count;
             }
             let decided = counts.decisions.values().sum::<u64>();
             if decided < count {

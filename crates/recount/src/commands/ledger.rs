@@ -7,8 +7,8 @@ use super::select::instant;
 use crate::cli::{ExportForm, LedgerCommand};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring::{self, ledger_failure};
-use recount_ledger::{DecisionFilter, LedgerReader};
 use recount_ledger::export::{ExportError, ExportFormat, export};
+use recount_ledger::{DecisionFilter, LedgerReader};
 use serde_json::json;
 use std::io::{BufWriter, Write};
 

@@ -60,7 +60,8 @@ fn say(config: &Config, flow: &RunningFlow, gives_up: bool, said: &mut BTreeMap<
         return;
     }
     said.insert(name.to_owned(), Instant::now());
-    let resume = super::for_config(&format!("recount resume {name} --because 'why it may go on'"), &config.path);
+    let resume =
+        super::for_config(&format!("recount resume {name} --because 'why it may go on'"), &config.path);
     let then = match gives_up {
         true => format!("nothing was taken. First: {resume}; then run it again"),
         false => format!("it takes nothing until: {resume}"),

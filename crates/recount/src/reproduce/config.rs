@@ -61,8 +61,7 @@ fn set(document: &mut toml_edit::Table, table: &str, key: &str, to: Item) {
 /// Leaves only one entry of a table; whether there were others.
 fn keep_only(item: &mut Item, name: &str) -> bool {
     let Some(table) = item.as_table_like_mut() else { return false };
-    let others: Vec<String> =
-        table.iter().map(|(key, _)| key.to_owned()).filter(|key| key != name).collect();
+    let others: Vec<String> = table.iter().map(|(key, _)| key.to_owned()).filter(|key| key != name).collect();
     for other in &others {
         table.remove(other);
     }
@@ -96,11 +95,16 @@ fn flow_table(flow: &mut dyn TableLike, changes: &Changes<'_>, told: &mut Vec<St
     }
     flow.insert("breaker", value("alert"));
     flow.remove("expect");
-    told.push("breaker and expect: one event alone must neither pause the flow nor count as silence".to_owned());
+    told.push(
+        "breaker and expect: one event alone must neither pause the flow nor count as silence".to_owned(),
+    );
     if changes.mode == FlowMode::Observe {
         flow.insert("mode", value("run"));
         flow.remove("apply");
-        told.push("mode: the checks decide it again; what the observed consumer applied is not looked at".to_owned());
+        told.push(
+            "mode: the checks decide it again; what the observed consumer applied is not looked at"
+                .to_owned(),
+        );
         return;
     }
     let Some(apply) = flow.get_mut("apply") else { return };
@@ -110,7 +114,8 @@ fn flow_table(flow: &mut dyn TableLike, changes: &Changes<'_>, told: &mut Vec<St
         if own_effects {
             apply.remove("effects");
         }
-        if let Some(file) = apply.get_mut("token").and_then(Item::as_table_like_mut).and_then(|t| t.get_mut("file"))
+        if let Some(file) =
+            apply.get_mut("token").and_then(Item::as_table_like_mut).and_then(|t| t.get_mut("file"))
             && let Some(path) = file.as_str()
         {
             *file = value(changes.original_folder.join(path).display().to_string());

@@ -47,9 +47,10 @@ pub fn find(config: &Config, ledger: &LedgerReader, asked: &str) -> Result<Found
     let decided = history.last().expect("an event without a decision is not found");
     let version = decided.header.config;
     let configs = ledger.configs().map_err(ledger_failure)?;
-    let stored = configs.into_iter().find(|stored| stored.version == version).ok_or_else(|| {
-        Failure::not_well(format!("config {} is not in the ledger any more", version.0))
-    })?;
+    let stored = configs
+        .into_iter()
+        .find(|stored| stored.version == version)
+        .ok_or_else(|| Failure::not_well(format!("config {} is not in the ledger any more", version.0)))?;
     let at = &decided.header.at;
     let mut events = first_of_duplicate(config, ledger, decided, &mut notes)?;
     events.push(whole(config, ledger, at, decided.decision.offset, &mut notes)?);
@@ -163,8 +164,12 @@ fn first_of_duplicate(
     if !code.is_some_and(|code| [reason::DUPLICATE, reason::ID_REUSED].contains(code)) {
         return Ok(Vec::new());
     }
-    let evidence: serde_json::Value =
-        decided.decision.evidence.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let evidence: serde_json::Value = decided
+        .decision
+        .evidence
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     let first = evidence["first"].as_str().and_then(|first| first.parse::<Address>().ok());
     let at = &decided.header.at;
     match first.filter(|first| first.flow == at.flow && first.partition == at.partition) {

@@ -50,9 +50,9 @@ pub fn command(args: &ReproduceArgs) -> Outcome {
         return Err(Failure::usage(format!("{} is there already: name another with --to", folder.display())));
     }
     let then = config_of_then(&config, &found);
-    let flow = then.flow(name.as_str()).ok_or_else(|| {
-        Failure::not_well(format!("config {} has no flow {name}", found.config.version.0))
-    })?;
+    let flow = then
+        .flow(name.as_str())
+        .ok_or_else(|| Failure::not_well(format!("config {} has no flow {name}", found.config.version.0)))?;
     refuse_reported(flow)?;
     DirBuilder::new().mode(0o700).create(&folder).map_err(|error| cannot_write(&folder, &error))?;
     match write(&folder, &config, &then, flow, &found) {
@@ -64,6 +64,9 @@ pub fn command(args: &ReproduceArgs) -> Outcome {
         }
     }
 }
+
+/// Writes a file of the folder.
+type Put<'a> = &'a dyn Fn(&str, &[u8]) -> Result<(), Failure>;
 
 /// What was written, for the README and the answer.
 struct Written {
@@ -113,18 +116,11 @@ fn write(
     let mut notes = found.notes.clone();
     let in_lines = found.events.iter().all(fits_a_line);
     if in_lines {
-        let lines: Vec<u8> = found.events.iter().flat_map(|raw| [&raw.payload, &b"\n"[..]].concat()).collect();
+        let lines: Vec<u8> =
+            found.events.iter().flat_map(|raw| [&raw.payload, &b"\n"[..]].concat()).collect();
         put(LINES, &lines)?;
     } else {
-        put("event.bin", &found.event().payload)?;
-        let headers: Vec<_> = found.event().headers.iter().map(|h| json!([h.name, h.value])).collect();
-        put("headers.json", json!(headers).to_string().as_bytes())?;
-        append_to_log(folder, flow, found)?;
-        notes.push(
-            "it has headers, or bytes that no line can hold: the run reads it from ledger/, whose embedded log holds \
-             it exactly; event.bin and headers.json are for you to read"
-                .to_owned(),
-        );
+        notes.push(beside_a_line(folder, flow, found, &put)?);
     }
     let schema = written_schema(flow, found, &put)?;
     let database = copied_database(folder, config, then, flow)?;
@@ -168,6 +164,17 @@ fn fits_a_line(raw: &RawEvent) -> bool {
         && !payload.starts_with(b"\x28\xb5\x2f\xfd")
 }
 
+/// Writes what no line can hold: to the log that the run reads, and beside it for people.
+fn beside_a_line(folder: &Path, flow: &FlowConfig, found: &Found, put: Put<'_>) -> Result<String, Failure> {
+    put("event.bin", &found.event().payload)?;
+    let headers: Vec<_> = found.event().headers.iter().map(|h| json!([h.name, h.value])).collect();
+    put("headers.json", json!(headers).to_string().as_bytes())?;
+    append_to_log(folder, flow, found)?;
+    Ok("it has headers, or bytes that no line can hold: the run reads it from ledger/, whose embedded log holds \
+        it exactly; event.bin and headers.json are for you to read"
+        .to_owned())
+}
+
 /// As standard input would have been spooled, with what a line can't hold.
 fn append_to_log(folder: &Path, flow: &FlowConfig, found: &Found) -> Result<(), Failure> {
     let ledger = folder.join("ledger");
@@ -180,11 +187,7 @@ fn append_to_log(folder: &Path, flow: &FlowConfig, found: &Found) -> Result<(), 
 }
 
 /// The schema that was in force, under its own name.
-fn written_schema(
-    flow: &FlowConfig,
-    found: &Found,
-    put: &dyn Fn(&str, &[u8]) -> Result<(), Failure>,
-) -> Result<Option<String>, Failure> {
+fn written_schema(flow: &FlowConfig, found: &Found, put: Put<'_>) -> Result<Option<String>, Failure> {
     let Some(named) = readme::schema_of(&found.config.text, flow.spec.flow.as_str()) else { return Ok(None) };
     let text = found.config.files.iter().find(|(name, _)| *name == named).map(|(_, text)| text);
     let text = text.ok_or_else(|| {
@@ -256,7 +259,9 @@ fn warnings(flow: &FlowConfig, found: &Found) -> Vec<String> {
         _ => {}
     }
     let code = found.decided().decision.fate.reason().map(|reason| reason.code.to_string());
-    if let Some(code @ ("retries_exhausted" | "killed_the_process" | "no_verdict" | "accepted")) = code.as_deref() {
+    if let Some(code @ ("retries_exhausted" | "killed_the_process" | "no_verdict" | "accepted")) =
+        code.as_deref()
+    {
         warnings.push(format!("{code} came of more than the event and the config, and may not come again"));
     }
     warnings

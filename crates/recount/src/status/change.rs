@@ -147,9 +147,19 @@ mod tests {
         assert_eq!(told(&[(first, ""), (&more, "")]), "2: check bulk added");
         assert_eq!(told(&[(&more, ""), (first, "")]), "2: check bulk removed");
         let other_flow = format!("{first}[flow.g]\nid = \"b\"\n");
-        assert_eq!(told(&[(first, ""), (&changed, ""), (&changed, ""), (&other_flow, "")]), "4: check zero: that changed");
-        assert_eq!(told(&[(first, ""), (&other_flow, "")]), "1: ", "another flow's change is none of this one");
+        assert_eq!(
+            told(&[(first, ""), (&changed, ""), (&changed, ""), (&other_flow, "")]),
+            "4: check zero: that changed"
+        );
+        assert_eq!(
+            told(&[(first, ""), (&other_flow, "")]),
+            "1: ",
+            "another flow's change is none of this one"
+        );
         let with_schema = first.replace("id = \"a\"", "schema = \"s.json\"");
-        assert_eq!(told(&[(&with_schema, "a"), (&with_schema, "b")]), "2: schema changed (the text of its file)");
+        assert_eq!(
+            told(&[(&with_schema, "a"), (&with_schema, "b")]),
+            "2: schema changed (the text of its file)"
+        );
     }
 }

@@ -286,7 +286,9 @@ fn reasons(audited: &FlowReport) -> Vec<ReasonStatus> {
             worst: budget.worst,
         });
     }
-    let rank = |verdict: &str| ["skipped", "dead-lettered", "corrected", "flagged"].iter().position(|v| *v == verdict);
+    let rank = |verdict: &str| {
+        ["skipped", "dead-lettered", "corrected", "flagged"].iter().position(|v| *v == verdict)
+    };
     reasons.sort_by_key(|reason| (rank(&reason.verdict), std::cmp::Reverse(reason.events)));
     reasons
 }

@@ -19,8 +19,6 @@ use clap::Args;
 
 /// `recount status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  recount status\n  recount status orders/recount.toml --json\n  \
-recount status --at http://127.0.0.1:7601")]
 pub struct StatusArgs {
     /// Which config
     #[command(flatten)]
@@ -43,13 +41,13 @@ pub fn command(args: &StatusArgs) -> Outcome {
         println!("{}", if args.json { answer.to_string() } else { format!("{url} runs") });
         return Ok(Exit::Well);
     }
-    let (mut status, command): (Status, Box<dyn Fn(&str) -> String>) = match &args.at {
-        Some(url) => (ask(url)?, Box::new(str::to_owned)),
-        None => {
-            let config = wiring::load(&args.config.config)?;
-            let path = config.path.clone();
-            (of_config(&config)?, Box::new(move |command| for_config(command, &path)))
-        }
+    let mut status = match &args.at {
+        Some(url) => ask(url)?,
+        None => of_config(&wiring::load(&args.config.config)?)?,
+    };
+    let command = |command: &str| match &args.at {
+        Some(_) => command.to_owned(),
+        None => for_config(command, &args.config.config),
     };
     if args.json {
         status.next = status.next.iter().map(|next| command(next)).collect();

@@ -29,7 +29,8 @@ fn skipped(keys: &str) -> World {
     lines.push(order("big", "a", 5));
     world.lines(&lines);
     if keys.contains(".gz") {
-        let packed = std::process::Command::new("gzip").arg("-c").arg(world.path("orders.ndjson")).output().unwrap();
+        let packed =
+            std::process::Command::new("gzip").arg("-c").arg(world.path("orders.ndjson")).output().unwrap();
         fs::write(world.path("orders.ndjson.gz"), packed.stdout).unwrap();
     }
     world.run().expect(0);
@@ -53,7 +54,11 @@ fn skipped_events_come_back_once_from_what_was_kept_or_from_the_source() {
         assert_eq!(foreseen["would_be"]["applied"], 3, "{keys}: {foreseen:#}");
         assert_eq!(world.on_hand("a"), 95, "{keys}: a dry run leaves the database alone");
         let told = world.recount(&[&ARGS[..], &["--because", "the rule was wrong"]].concat()).expect(0);
-        assert!(told.out.contains("3  now applied") && told.out.ends_with("next: recount status\n"), "{}", told.out);
+        assert!(
+            told.out.contains("3  now applied") && told.out.ends_with("next: recount status\n"),
+            "{}",
+            told.out
+        );
         assert_eq!((world.on_hand("a"), world.fates()), (92, vec!["applied".to_owned(); 4]), "{keys}");
         world.audit().expect(0);
         let again = world.recount(&[&ARGS[..], &["--because", "once more"]].concat()).expect(0);
@@ -72,7 +77,8 @@ fn kept_events_outlive_their_file_and_for_the_others_it_says_that_they_are_gone(
     let world = skipped("keep_skipped = 0");
     fs::remove_file(world.path("orders.ndjson")).unwrap();
     let dry = world.recount(&[&ARGS[..], &["--dry-run"]].concat()).expect(0);
-    for part in ["3 events", "0 of them can be had", "the bytes of 3 can't be had any more", "orders.ndjson"] {
+    for part in ["3 events", "0 of them can be had", "the bytes of 3 can't be had any more", "orders.ndjson"]
+    {
         assert!(dry.out.contains(part), "{part}: {}", dry.out);
     }
     let told = world.recount(&[&ARGS[..], &["--because", "the rule was wrong"]].concat()).expect(1);
@@ -122,7 +128,10 @@ fn names_that_nothing_is_called_are_refused_with_what_could_be_meant() {
         assert!(told.err.contains(meant), "{args:?}: {}", told.err);
         assert_eq!(told.out, "", "{args:?}");
     }
-    for args in [&["dead-letters", "list", "--reason", "duplicate"][..], &["ledger", "export", "--reason", "duplicate"]] {
+    for args in [
+        &["dead-letters", "list", "--reason", "duplicate"][..],
+        &["ledger", "export", "--reason", "duplicate"],
+    ] {
         world.recount(args).expect(0);
     }
 }

@@ -63,7 +63,11 @@ fn each_event_is_decided_again_as_it_was_by_the_config_of_then() {
         let then = world.decisions();
         assert_eq!(then.len(), 7);
         // Since then both were changed so that everything would be decided otherwise.
-        fs::write(world.path("order.schema.json"), "{\"required\":[\"color\"],\"properties\":{\"id\":{}, \"sku\":{}, \"quantity\":{}}}").unwrap();
+        fs::write(
+            world.path("order.schema.json"),
+            "{\"required\":[\"color\"],\"properties\":{\"id\":{}, \"sku\":{}, \"quantity\":{}}}",
+        )
+        .unwrap();
         world.configure(&config(&keys, TAKE_FROM_STOCK));
         let on_hand = world.on_hand("a");
         for decision in &then {
@@ -80,7 +84,9 @@ fn each_event_is_decided_again_as_it_was_by_the_config_of_then() {
         let line = fs::read_to_string(folder.join("event.ndjson")).unwrap();
         assert_eq!(line, order("e1", "a", 0) + "\n");
         let readme = fs::read_to_string(folder.join("README.md")).unwrap();
-        for part in ["skipped zero_quantity", "config 1", "AS OF NOW", "recount run reproduce-stock-0-1/recount.toml"] {
+        for part in
+            ["skipped zero_quantity", "config 1", "AS OF NOW", "recount run reproduce-stock-0-1/recount.toml"]
+        {
             assert!(readme.contains(part), "{part}: {readme}");
         }
         let told = reproduce(&world, "stock/0/1").expect(2);

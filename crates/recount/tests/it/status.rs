@@ -48,7 +48,10 @@ fn a_flow_that_works_is_said_to_work_and_not_to_run() {
     let told = status(&world).expect(0).json();
     assert_eq!((&told["working"], &told["running"]), (&true.into(), &false.into()));
     let flow = &told["flows"][0];
-    assert_eq!((flow["books"]["published"].as_u64(), flow["books"]["decided"].as_u64()), (Some(10), Some(10)));
+    assert_eq!(
+        (flow["books"]["published"].as_u64(), flow["books"]["decided"].as_u64()),
+        (Some(10), Some(10))
+    );
     assert_eq!(flow["backlog"], 0);
     assert_eq!(flow["change"]["config"], 1);
     world.append(&orders(10..13, "a"));
@@ -117,19 +120,28 @@ fn a_running_instance_is_asked_and_says_the_same_as_its_health() {
     world.recount(&["pause", "stock", "--because", "stocktaking"]).expect(0);
     world.append(&orders(3..5, "a"));
     let told = status(&world).expect(1).json();
-    assert!(told["answer"].as_str().unwrap().starts_with("not working: it is paused: ada: stocktaking"), "{told:#}");
+    assert!(
+        told["answer"].as_str().unwrap().starts_with("not working: it is paused: ada: stocktaking"),
+        "{told:#}"
+    );
     assert!(strings(&told["next"]).iter().any(|command| command.starts_with("recount resume stock")));
     assert!(told["flows"][0]["paused"].as_str().unwrap().starts_with("ada: stocktaking"));
     let health: Value = serde_json::from_str(&running.get("/health/working").1).unwrap();
     let sentences = strings(&health["flows"][0]["sentences"]);
-    assert!(sentences.iter().any(|sentence| sentence.starts_with("it is paused: ada: stocktaking")), "{sentences:?}");
+    assert!(
+        sentences.iter().any(|sentence| sentence.starts_with("it is paused: ada: stocktaking")),
+        "{sentences:?}"
+    );
     let audit = world.audit().json();
     assert_eq!(strings(&audit["flows"][0]["not_working"]), strings(&told["flows"][0]["not_working"]));
 
     let changed = std::fs::read_to_string(world.path("recount.toml")).unwrap() + "# a comment\n";
     world.configure(&changed);
     let notes = strings(&status(&world).json()["notes"]);
-    assert!(notes.iter().any(|note| note.contains("was changed since the instance was started")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.contains("was changed since the instance was started")),
+        "{notes:?}"
+    );
     running.terminate();
     assert!(first_line(&world).ends_with("not running"), "{}", first_line(&world));
     let told = world.recount(&["status", "--at", "http://127.0.0.1:1"]).expect(4);
