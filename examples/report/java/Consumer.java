@@ -1,6 +1,6 @@
 // An ordinary consumer: it takes orders out of stock. And it reports to Recount what became of each.
 //
-//     java Consumer.java http://127.0.0.1:7601 orders.ndjson
+//     java Consumer.java http://127.0.0.1:7621 orders.ndjson
 //
 // With SILENT=1 in the environment it has the line that Recount exists for. Java's standard library has
 // neither JSON nor a database: orders are read by a pattern, which does for flat ones, and what leaves

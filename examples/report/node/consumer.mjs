@@ -1,6 +1,6 @@
 // An ordinary consumer: it takes orders out of stock. And it reports to Recount what became of each.
 //
-//     node consumer.mjs http://127.0.0.1:7601 orders.ndjson
+//     node consumer.mjs http://127.0.0.1:7621 orders.ndjson
 //
 // With SILENT=1 in the environment it has the line that Recount exists for. Not every Node has SQLite,
 // so what leaves the stock is a file, movements.csv, which each run writes anew.

@@ -1,6 +1,6 @@
 """An ordinary consumer: it takes orders out of stock. And it reports to Recount what became of each.
 
-    python3 consumer.py http://127.0.0.1:7601 orders.ndjson
+    python3 consumer.py http://127.0.0.1:7621 orders.ndjson
 
 With SILENT=1 in the environment it has the line that Recount exists for.
 """

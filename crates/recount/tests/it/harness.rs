@@ -69,7 +69,8 @@ pub struct Told {
 }
 
 impl Told {
-    fn of(output: &Output) -> Self {
+    /// What a process said that has ended.
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -112,6 +113,29 @@ impl World {
     /// A world where orders are taken out of stock, with further keys of the flow.
     pub fn stock(flow_keys: &str) -> Self {
         Self::new(&config(flow_keys, TAKE_FROM_STOCK))
+    }
+
+    /// A copy of a folder under `examples/`; its instance listens at any free port.
+    pub fn of_example(example: &str) -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        copy_folder(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example),
+            world.folder.path(),
+        );
+        // What somebody's run left in the example itself.
+        for left in ["recount-data", "shop.db", "shop.db-wal", "shop.db-shm"] {
+            let path = world.path(left);
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+        let config = fs::read_to_string(world.path("recount.toml")).unwrap();
+        let (before, listens): (Vec<&str>, Vec<&str>) =
+            config.lines().partition(|line| !line.starts_with("listen = "));
+        let config = match listens.is_empty() {
+            true => format!("server.listen = \"127.0.0.1:0\"\n{config}"),
+            false => before.join("\n").replace("[server]", "[server]\nlisten = \"127.0.0.1:0\""),
+        };
+        world.configure(&config);
+        world
     }
 
     /// Writes the config.
