@@ -11,14 +11,19 @@ pub(super) fn happens(flow: &FlowConfig) -> Vec<Happens> {
     let mut rows = effect_happens(flow);
     let spec = &flow.spec;
     let mut add = |when: &'static str, then: String| rows.push(Happens { when, then });
-    add(
-        "bad bytes",
-        format!(
-            "dead letter decode_failed, kept up to {}; the others go on",
-            size_text(spec.take.payload_bytes_max as u64)
-        ),
-    );
-    add("same id again", duplicates(spec.dedupe_events));
+    if flow.mode == FlowMode::Report {
+        let then = "what the consumer reported stands; a repeated event counts once among the received";
+        add("bad bytes, same id again", then.to_owned());
+    } else {
+        add(
+            "bad bytes",
+            format!(
+                "dead letter decode_failed, kept up to {}; the others go on",
+                size_text(spec.take.payload_bytes_max as u64)
+            ),
+        );
+        add("same id again", duplicates(spec.dedupe_events));
+    }
     if flow.reasons.iter().any(|reason| reason.code.as_str() == "retries_exhausted") {
         let after = match spec.retry.after_last {
             AfterLast::GoOn => "the key goes on",

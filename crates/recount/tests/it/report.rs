@@ -335,6 +335,21 @@ fn a_silent_consumer_leaves_everything_open_where_everyone_can_see_it() {
 }
 
 #[test]
+fn validate_says_what_becomes_of_what_is_not_reported() {
+    let world = world("", "");
+    let told = world.recount(&["validate", "recount.toml"]).expect(0);
+    for said in [
+        "the consumer's own",
+        "found as unreported",
+        "contradicts_check",
+        "what the consumer reported stands",
+    ] {
+        assert!(told.out.contains(said), "{said}: {}", told.out);
+    }
+    assert!(!told.out.contains("dead letter decode_failed"), "{}", told.out);
+}
+
+#[test]
 fn a_token_is_asked_for_where_one_is_configured() {
     let text = config(REPORT, APPLY).replace("[server]\n", "[server]\ntoken = \"${REPORT_TOKEN}\"\n");
     let world = World::new(&text);
