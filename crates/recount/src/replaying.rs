@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use recount_checks::RawEvent;
 use recount_engine::{FlowHandle, ReplayEvent, ReplayFrom};
-use recount_ledger::{DecisionFilter, LedgerRead};
-use recount_model::{FlowName, KeptBody, Partition, PartitionId, SourceId};
+use recount_ledger::{DecisionFilter, LedgerRead, LedgerReader};
+use recount_model::{FlowName, KeptBody, Partition, PartitionId, PayloadHash, SourceId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -20,6 +20,9 @@ use std::sync::Arc;
 
 /// At most so many positions in one request.
 pub const POSITIONS_A_REQUEST_MAX: usize = 2000;
+
+/// Up to so many ids are looked up one by one.
+const LOOK_UPS_MAX: usize = 20;
 
 /// A frozen selection of one partition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,27 +128,60 @@ fn raw_of_body(at: &PartitionId, body: KeptBody) -> RawEvent {
 /// Offsets whose event came again and was applied, however long ago: replaying them would apply it twice.
 pub fn applied_twins(config: &Config, at: &PartitionId, offsets: &[u64]) -> Result<BTreeSet<u64>, Failure> {
     let ledger = read_ledger(&config.ledger)?;
+    let asked = asked_about(&ledger, at, offsets)?;
     let mut twins = BTreeSet::new();
-    for &offset in offsets {
-        let Some((_, decision)) = ledger.current(at, offset).map_err(ledger_failure)? else { continue };
-        let Some(id) = decision.event_id else { continue };
+    // Each question opens the ledger's books anew, so for many ids one pass over all decisions is cheaper.
+    let one_by_one = asked.len() <= LOOK_UPS_MAX;
+    let ids: Vec<Option<Box<str>>> =
+        if one_by_one { asked.keys().cloned().map(Some).collect() } else { vec![None] };
+    for id in ids {
         let filter = DecisionFilter {
             flow: Some(at.flow.clone()),
-            event_id: Some(id.into()),
+            event_id: id.map(Into::into),
             verdict: Some("applied".to_owned()),
             ..DecisionFilter::default()
         };
         let visited = ledger.decisions(&filter, &mut |stored| {
-            let same = stored.decision.payload_hash == decision.payload_hash;
-            if same && (stored.header.at != *at || stored.decision.offset != offset) {
-                twins.insert(offset);
-                return ControlFlow::Break(());
+            let decision = &stored.decision;
+            let same_id = decision.event_id.as_ref().and_then(|id| asked.get(id));
+            for (offset, payload_hash) in same_id.into_iter().flatten() {
+                let is_itself = stored.header.at == *at && decision.offset == *offset;
+                if !is_itself && decision.payload_hash == *payload_hash {
+                    twins.insert(*offset);
+                }
             }
             ControlFlow::Continue(())
         });
         visited.map_err(ledger_failure)?;
     }
     Ok(twins)
+}
+
+/// Offset and hash of the payload, by the event's id.
+type Asked = BTreeMap<Box<str>, Vec<(u64, PayloadHash)>>;
+
+fn asked_about(ledger: &LedgerReader, at: &PartitionId, offsets: &[u64]) -> Result<Asked, Failure> {
+    let wanted: BTreeSet<u64> = offsets.iter().copied().collect();
+    let filter = DecisionFilter {
+        flow: Some(at.flow.clone()),
+        partition: Some(at.partition.to_string()),
+        offset_from: wanted.first().copied(),
+        offset_to: wanted.last().map(|last| last + 1),
+        ..DecisionFilter::default()
+    };
+    let mut asked = Asked::new();
+    let visited = ledger.decisions(&filter, &mut |stored| {
+        let decision = &stored.decision;
+        if stored.header.at == *at
+            && wanted.contains(&decision.offset)
+            && let Some(id) = &decision.event_id
+        {
+            asked.entry(id.clone()).or_default().push((decision.offset, decision.payload_hash));
+        }
+        ControlFlow::Continue(())
+    });
+    visited.map_err(ledger_failure)?;
+    Ok(asked)
 }
 
 /// Replays a selection through a flow.
