@@ -25,7 +25,8 @@ pub(super) async fn for_effects(config: &Config, wanted: &[String]) -> Result<()
         return Ok(());
     }
     let mut signals = Signals::new();
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let mut told = false;
     loop {
         let options = AuditOptions { identified: false, names_max: 0 };
@@ -63,7 +64,8 @@ fn is_waited_for(flow: &FlowConfig, wanted: &[String]) -> bool {
 fn still_open<'r>(config: &Config, report: &'r AuditReport) -> Vec<(&'r FlowReport, &'r Statement)> {
     let mut open = Vec::new();
     for flow in &report.flows {
-        let within_ms = config.flow(flow.flow.as_str()).and_then(|flow| Some(flow.effect.watched()?.within_ms));
+        let within_ms =
+            config.flow(flow.flow.as_str()).and_then(|flow| Some(flow.effect.watched()?.within_ms));
         let until = flow.last_decided_at.zip(within_ms).map(|(Timestamp(at), within_ms)| {
             at.saturating_add(i64::try_from(within_ms).unwrap_or(i64::MAX))
         });
