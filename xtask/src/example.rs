@@ -32,12 +32,7 @@ pub struct Options {
 
 /// Runs it; 1 where it doesn't end well, or `--check` finds a difference.
 pub fn run(options: Options, json: bool) -> Result<ExitCode> {
-    let orders = match &options.data {
-        None => Orders::read(None, None)?,
-        Some(folder) => {
-            Orders::read(Some(find(folder, "orders", "ndjson")?), Some(find(folder, "stock", "csv")?))?
-        }
-    };
+    let orders = orders(options.data.as_deref())?;
     let folder = match options.out {
         Some(folder) => folder,
         None => program::target().join(format!("example-{}", options.name)),
@@ -58,6 +53,16 @@ pub fn run(options: Options, json: bool) -> Result<ExitCode> {
         println!("{}", figures(&orders, &run, &faults, ok));
     }
     Ok(ExitCode::from(u8::from(!ok)))
+}
+
+/// The orders and the stock list of a folder; those of the example where none is named.
+pub fn orders(folder: Option<&Path>) -> Result<Orders> {
+    match folder {
+        None => Orders::read(None, None),
+        Some(folder) => {
+            Orders::read(Some(find(folder, "orders", "ndjson")?), Some(find(folder, "stock", "csv")?))
+        }
+    }
 }
 
 /// Removes what an earlier run left, and nothing else.

@@ -3,6 +3,7 @@
 mod bench;
 mod dist;
 mod example;
+mod first_hour;
 mod inventory;
 mod kill;
 mod orders;
@@ -36,6 +37,8 @@ enum Chore {
     Tidy,
     /// Run an example from scratch and show what came of it.
     Example(example::Options),
+    /// Do what a newcomer does in the first hour, from a fresh clone, and check each output.
+    FirstHour(first_hour::Options),
     /// Kill `recount run` at random instants, and compare the end with an undisturbed one.
     Kill(kill::Options),
     /// Drive the production loop over a file system, a database and a source that fail, from seeds.
@@ -54,6 +57,7 @@ fn main() -> Result<ExitCode> {
         Chore::Tidy => tidy::run(arguments.json),
         Chore::Example(options) => example::run(options, arguments.json),
         Chore::Services(options) => services::run(options, arguments.json),
+        Chore::FirstHour(options) => first_hour::run(&options, arguments.json),
         Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Dist(options) => dist::run(&options, arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
