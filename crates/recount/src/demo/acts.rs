@@ -5,9 +5,9 @@ use super::figures::{
     Act, Corrected, Exceeded, Expected, Figures, OrdersFigures, Ordinary, Paused, Sign, Stand,
 };
 use super::file_failure;
-use super::folder::{self, DEAD_LETTER, Flow, SKIP, SKIP_ONE_IN_20};
+use super::folder::{self, BECAUSE, DEAD_LETTER, FLOW, Flow, SKIP, SKIP_ONE_IN_20};
 use super::ordinary::{self, Metrics};
-use super::program::Program;
+use super::program::{self, Program};
 use crate::exit::Failure;
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -16,9 +16,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
-
-/// The flow of every config here.
-const FLOW: &str = "reserve-stock";
 
 /// Runs all of it in the folder.
 pub fn perform(orders: &Orders, root: &Path) -> Result<Figures, Failure> {
@@ -37,6 +34,7 @@ pub fn perform(orders: &Orders, root: &Path) -> Result<Figures, Failure> {
         not_held: Vec::new(),
         took_ms: 0,
         folder: root.display().to_string(),
+        program: program::unless_on_path(),
         orders: OrdersFigures {
             from: orders.from.clone(),
             published: orders.all.len(),
@@ -44,6 +42,7 @@ pub fn perform(orders: &Orders, root: &Path) -> Result<Figures, Failure> {
             rename_offset: orders.rename_at,
         },
         expected: expected(orders),
+        budget: folder::budget_of_the_rule(&orders.account),
         ordinary,
         dead_letter,
         skip,
@@ -153,7 +152,7 @@ impl Stage<'_> {
                 reason: text(&decision["reason"]),
                 sentence: text(&decision["sentence"]),
                 events: offset(&decision["position"])?.saturating_sub(first as u64) + 1,
-                after_ms: millis(began, instant(&decision["persisted_at"])?),
+                after_ms: millis(began, instant(&decision["decided_at"])?),
             })
         };
         Ok(Act {
@@ -215,13 +214,12 @@ impl Stage<'_> {
         let Some(sign) = &act.first_sign else { return Ok(None) };
         let program = self.program(flow);
         folder::correct(self.root, flow, &self.orders.account)?;
-        let because = "the config takes qty too";
-        let replay = ["replay", FLOW, "--reason", &sign.reason, "--because", because, "--json"];
+        let replay = ["replay", FLOW, "--reason", &sign.reason, "--because", BECAUSE, "--json"];
         let receipt = program.run(&replay)?.json()?;
         let replayed = receipt["receipt"]["decided"].as_object().into_iter().flatten();
         let replayed = replayed.map(|(fate, count)| (fate.clone(), count.as_u64().unwrap_or(0))).collect();
         let before = texts(&audit(&program)?["flows"][0]["not_working"]);
-        program.run(&["resume", FLOW, "--because", because])?;
+        program.run(&["resume", FLOW, "--because", BECAUSE])?;
         program.run(&["run"])?;
         let end = self.stand(flow, &audit(&program)?)?;
         let on_hand = folder::on_hand(&folder::shop(&program.folder))?;

@@ -20,10 +20,14 @@ pub struct Figures {
     pub took_ms: u64,
     /// The folder left behind.
     pub folder: String,
+    /// This program, where `recount` would not start it.
+    pub program: Option<String>,
     /// The orders.
     pub orders: OrdersFigures,
     /// What must become of them, worked out without Recount.
     pub expected: Expected,
+    /// What the rule of both configs allows.
+    pub budget: String,
     /// The ordinary consumer.
     pub ordinary: Ordinary,
     /// Recount, the rule as a dead letter.

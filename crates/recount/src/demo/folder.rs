@@ -9,6 +9,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The flow of every config here.
+pub const FLOW: &str = "reserve-stock";
+/// Why its events are replayed, and why it goes on.
+pub const BECAUSE: &str = "the config takes qty too";
 /// Orders that are all renamed from some order on.
 pub const RENAMED: &str = "orders.ndjson";
 /// Orders of which one in twenty is renamed.
@@ -109,6 +113,11 @@ pub fn corrected_rule() -> String {
     format!("({EITHER_NAME}) > 0")
 }
 
+/// What the rule allows: as declared by somebody who has looked at such orders, with room to spare.
+pub fn budget_of_the_rule(account: &Account) -> String {
+    format!("{}% of 1000", account.percent_for("zero_quantity", 2))
+}
+
 /// The database of a folder.
 pub fn shop(folder: &Path) -> PathBuf {
     folder.join("shop.db")
@@ -128,7 +137,7 @@ pub fn on_hand(shop: &Path) -> Result<HashMap<String, i64>, Failure> {
 fn config(flow: &Flow, that: &str, quantity: &str, account: &Account) -> String {
     let Flow { orders, otherwise, breaker, .. } = flow;
     let percent = |reason, least| account.percent_for(reason, least);
-    let (zero, unknown) = (percent("zero_quantity", 2), percent("unknown_sku", 1));
+    let (zero, unknown) = (budget_of_the_rule(account), percent("unknown_sku", 1));
     let insufficient = percent("insufficient_stock", 3);
     format!(
         r#"# Takes ordered units out of stock. Made by `recount demo`.
@@ -150,7 +159,7 @@ key     = "event.sku"
 reason    = "zero_quantity"
 that      = "{that}"
 otherwise = "{otherwise}"
-at_most   = "{zero}% of 1000"
+at_most   = "{zero}"
 because   = "an order line for nothing takes nothing out of stock"
 
 [flow.reserve-stock.apply]

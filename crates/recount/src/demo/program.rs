@@ -14,6 +14,16 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// This program, where `recount` on the command line would not be it.
+pub fn unless_on_path() -> Option<String> {
+    let this = std::env::current_exe().ok()?;
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let first =
+        std::env::split_paths(&folders).map(|folder| folder.join("recount")).find(|path| path.is_file());
+    let is_this = first.and_then(|path| path.canonicalize().ok()) == this.canonicalize().ok();
+    (!is_this).then(|| this.display().to_string())
+}
+
 /// A folder in which commands are run.
 pub struct Program {
     /// The folder, with its `recount.toml`.

@@ -2,22 +2,24 @@
 
 use super::figures::{Act, Corrected, Exceeded, Figures, Stand};
 use super::folder::{self, DEAD_LETTER, Flow, SKIP, SKIP_ONE_IN_20};
+use crate::commands::quoted;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// The ordinary consumer's source, of which the silent lines are shown.
 const CONSUMER: &str = include_str!("ordinary.rs");
 /// No line is longer, unless one word is.
 const COLUMNS: usize = 100;
-/// Where what belongs to a `first sign  ` begins.
-const INDENT: usize = 14;
+/// Where a sentence begins that has a word before it.
+const INDENT: usize = 15;
 
 /// The story.
 pub fn text(figures: &Figures) -> String {
     let mut out = String::new();
-    first(&mut out, figures);
-    second(&mut out, figures);
-    third(&mut out, figures);
+    introduction(&mut out, figures);
+    ordinary(&mut out, figures);
+    dead_letter(&mut out, figures);
+    skipped(&mut out, figures);
+    corrected(&mut out, figures);
     last(&mut out, figures);
     out
 }
@@ -27,14 +29,22 @@ fn line(out: &mut String, text: impl AsRef<str>) {
     out.push('\n');
 }
 
-/// `  paused        so and so`, broken between words where it is too wide.
+/// A sentence, broken between words where it is too wide.
+fn paragraph(out: &mut String, sentence: &str) {
+    wrapped(out, "  ".to_owned(), 2, sentence);
+}
+
+/// `  paused       so and so`: who or what, and what is to be said of it.
 fn told(out: &mut String, word: &str, sentence: &str) {
-    let mut now = format!("  {word:<width$}", width = INDENT - 2);
+    wrapped(out, format!("  {word:<width$}", width = INDENT - 2), INDENT, sentence);
+}
+
+fn wrapped(out: &mut String, mut now: String, indent: usize, sentence: &str) {
     let mut is_first = true;
     for word in sentence.split(' ') {
         if !is_first && now.chars().count() + 1 + word.chars().count() > COLUMNS {
             line(out, &now);
-            now = " ".repeat(INDENT);
+            now = " ".repeat(indent);
             is_first = true;
         }
         if !is_first {
@@ -50,78 +60,59 @@ fn command(out: &mut String, command: &str) {
     line(out, format!("  $ {command}"));
 }
 
-fn first(out: &mut String, figures: &Figures) {
+fn introduction(out: &mut String, figures: &Figures) {
     let orders = &figures.orders;
-    let (published, before) = (number(orders.published), number(orders.rename_offset));
-    told(
-        out,
-        "",
-        &format!(
-            "A shop takes ordered units out of stock. {published} order lines come in (real ones, {}); after \
-             {before} of them the producer renames the field `quantity` to `qty`, and tells nobody.",
-            orders.from
-        ),
+    let from = match orders.from.as_str() {
+        "built in" => "real ones, they are built in".to_owned(),
+        folder => format!("from {folder}"),
+    };
+    let sentence = format!(
+        "A shop takes ordered units out of stock. {} order lines come in ({from}); after {} of them the producer \
+         renames the field `quantity` to `qty`, and tells nobody.",
+        number(orders.published),
+        number(orders.rename_offset)
     );
+    paragraph(out, &sentence);
     line(
         out,
         "\n1. An ordinary consumer and Recount read the same orders, each with a database of its own\n",
     );
-    told(out, "ordinary", "It has these lines:");
-    let mut lines = CONSUMER.lines().skip_while(|line| !line.contains("unwrap_or(0)"));
-    for code in lines.by_ref().take(3) {
-        line(out, format!("      {code}"));
+}
+
+fn ordinary(out: &mut String, figures: &Figures) {
+    let ordinary = &figures.ordinary;
+    told(out, "ordinary", "its code has these lines:");
+    let silent = CONSUMER.lines().skip_while(|line| !line.contains("unwrap_or(0)"));
+    for code in silent.take(4) {
+        line(out, format!("    {code}"));
     }
-    let metrics = &figures.ordinary.metrics;
-    told(
-        out,
-        "dashboard",
-        &format!(
-            "processed {}   errors {}   alerts {}   lag {}",
-            metrics.processed, metrics.errors, metrics.alerts, metrics.lag
-        ),
+    let metrics = &ordinary.metrics;
+    let dashboard = format!(
+        "processed {}, errors {}, alerts {}, lag {}",
+        number(metrics.processed),
+        metrics.errors,
+        metrics.alerts,
+        metrics.lag
     );
-    told(
-        out,
-        "database",
-        &format!(
-            "since the rename {} units have left its stock; {} should have",
-            number(figures.ordinary.units_after_rename),
-            number(figures.expected.units_after_rename)
-        ),
+    told(out, "dashboard", &dashboard);
+    let database = format!(
+        "since the rename {} units have left its stock; {} should have",
+        number(ordinary.units_after_rename),
+        number(figures.expected.units_after_rename)
     );
+    told(out, "database", &database);
     line(out, "");
-    told(out, "Recount", "It has the same rule, in dead-letter/recount.toml:");
-    rule(out, &DEAD_LETTER);
-    command(out, &format!("cd {}", crate::commands::quoted(&format!("{}/dead-letter", figures.folder))));
-    command(out, "recount run");
+}
+
+fn dead_letter(out: &mut String, figures: &Figures) {
     let act = &figures.dead_letter;
-    sign(out, act);
-    if let Some(exceeded) = &act.exceeded {
-        told(out, "not working", &format!("{}, {}", over(exceeded), into(exceeded.after_ms)));
-    }
-    if let Some(paused) = &act.paused {
-        let sentence = format!(
-            "after {} events, {}: more than half of the last 1000 were not applied. {} orders wait where they \
-             are, instead of being drained into dead letters",
-            number(paused.events),
-            into(paused.after_ms),
-            number(paused.left)
-        );
-        told(out, "paused", &sentence);
-    }
-    command(out, "recount status");
-    told(out, "", &act.status);
-}
-
-fn rule(out: &mut String, flow: &Flow) {
-    line(out, format!("      that      = \"{}\"", flow.that));
-    line(out, format!("      otherwise = \"{}\"", flow.otherwise));
-}
-
-fn sign(out: &mut String, act: &Act) {
+    told(out, "Recount", "has the same rule, declared in dead-letter/recount.toml:");
+    rule(out, &DEAD_LETTER, &figures.budget);
+    let folder = format!("{}/{}", figures.folder, DEAD_LETTER.name);
+    command(out, &format!("cd {} && recount run", quoted(&folder)));
     if let Some(sign) = &act.first_sign {
         let sentence = format!(
-            "event {} after the rename, {}: order {}, {}, {} {}: {}",
+            "event {} after the rename, {}: order {} at {}, {} {}: {}",
             sign.events,
             into(sign.after_ms),
             sign.event_id,
@@ -132,46 +123,69 @@ fn sign(out: &mut String, act: &Act) {
         );
         told(out, "first sign", &sentence);
     }
+    if let Some(exceeded) = &act.exceeded {
+        told(out, "not working", &over(exceeded));
+    }
+    if let Some(paused) = &act.paused {
+        let sentence = format!(
+            "after {} of them, {}: more than half of the last 1,000 were not applied. {} orders wait where they \
+             are; they are not drained into dead letters",
+            number(paused.events),
+            into(paused.after_ms),
+            number(paused.left)
+        );
+        told(out, "paused", &sentence);
+    }
+    command(out, "recount status          # its first line:");
+    paragraph(out, &act.status);
+}
+
+fn rule(out: &mut String, flow: &Flow, budget: &str) {
+    line(out, format!("        that      = \"{}\"", flow.that));
+    line(out, format!("        otherwise = \"{}\"", flow.otherwise));
+    line(out, format!("        at_most   = \"{budget}\""));
 }
 
 fn over(exceeded: &Exceeded) -> String {
     let Exceeded { events, reason, budget, position, .. } = exceeded;
-    format!("from event {events} on: {reason} is over its budget of {budget}, first at {position}")
+    format!("since event {events}: {reason} is over its budget of {budget}, first at {position}")
 }
 
-fn second(out: &mut String, figures: &Figures) {
-    line(out, "\n2. The same, with the silent line written down as a declared skip\n");
-    rule(out, &SKIP);
-    command(out, "cd ../skip && recount run");
+fn skipped(out: &mut String, figures: &Figures) {
+    line(out, "\n2. The same orders, with the silent line written down as a declared skip\n");
+    rule(out, &SKIP, &figures.budget);
     let act = &figures.skip;
+    command(out, &format!("cd ../{} && recount run", SKIP.name));
     books(out, &act.run);
-    shortcoming(out, act);
-    told(out, "", &format!("(`recount run` ended with {}; an alert or a script sees it)", act.exit_code));
-    line(out, "");
+    verdict(out, act);
     let act = &figures.one_in_20;
-    told(
-        out,
-        "",
-        &format!(
-            "And if the new version of the producer sends only one order in twenty, {} of {}?",
-            number(act.renamed),
-            number(figures.orders.published - figures.orders.rename_offset)
-        ),
+    let sentence = format!(
+        "And if only one order in twenty comes from the new version of the producer, {} of {}?",
+        number(act.renamed),
+        number(figures.orders.published - figures.orders.rename_offset)
     );
+    line(out, "");
+    paragraph(out, &sentence);
     command(out, &format!("cd ../{} && recount run", SKIP_ONE_IN_20.name));
     books(out, &act.run);
-    shortcoming(out, act);
+    verdict(out, act);
 }
 
-fn shortcoming(out: &mut String, act: &Act) {
+/// What the run said beside its books, and to whoever started it.
+fn verdict(out: &mut String, act: &Act) {
+    let exit = format!("`recount run` ended with {}", act.exit_code);
     match (&act.exceeded, act.run.working) {
-        (Some(exceeded), Some(false)) => told(out, "and yet", &format!("not working {}", over(exceeded))),
-        (_, working) => told(out, "working", working.map_or("can't be said", word)),
+        (Some(exceeded), Some(false)) => told(out, "not working", &format!("{}; {exit}", over(exceeded))),
+        (_, working) => told(out, "and", &format!("{}; {exit}", working_word(working))),
     }
 }
 
-fn word(working: bool) -> &'static str {
-    if working { "working" } else { "not working" }
+fn working_word(working: Option<bool>) -> &'static str {
+    match working {
+        Some(true) => "working",
+        Some(false) => "not working",
+        None => "can't be said to work",
+    }
 }
 
 fn books(out: &mut String, stand: &Stand) {
@@ -180,57 +194,50 @@ fn books(out: &mut String, stand: &Stand) {
         fates.map(|(_, count)| count).sum()
     };
     let sentence = format!(
-        "{}: {} published = {} applied + {} skipped + {} dead-lettered, {} unexplained",
+        "{}: {} published = {} applied + {} skipped + {} dead-lettered",
         stand.status,
         number(stand.published),
         number(of("applied")),
         number(of("skipped")),
-        number(of("dead-lettered")),
-        number(stand.unexplained)
+        number(of("dead-lettered"))
     );
-    told(out, "the books", &sentence);
+    told(out, "books", &sentence);
 }
 
-fn third(out: &mut String, figures: &Figures) {
+fn corrected(out: &mut String, figures: &Figures) {
     line(
         out,
         "\n3. Both configs are corrected: the rule, and what is bound to :quantity, take either name\n",
     );
-    line(out, format!("      that      = \"{}\"", folder::corrected_rule()));
-    for (flow, act) in [(&DEAD_LETTER, &figures.dead_letter), (&SKIP, &figures.skip)] {
+    line(out, format!("        that      = \"{}\"", folder::corrected_rule()));
+    let flows = [(&DEAD_LETTER, &figures.dead_letter), (&SKIP, &figures.skip)];
+    for (flow, act) in flows {
         if let Some(corrected) = &act.corrected {
             correction(out, flow, corrected);
         }
     }
-    line(out, "\n  units out of stock                           articles with a wrong stock");
-    let row = |who: &str, units: i64, rest: &str| format!("    {who:<26} {:>10}     {rest}", number(units));
-    line(out, row("must be", figures.expected.units, "(counted by hand, without Recount)"));
+    line(out, "\n                        units out of stock    articles with a wrong stock");
+    let row = |who: &str, units: i64, rest: &str| format!("  {who:<22}{:>18}    {rest}", number(units));
+    line(out, row("must be", figures.expected.units, "(from orders and stock list, without Recount)"));
     line(out, row("ordinary", figures.ordinary.units, ""));
-    for (flow, act) in [(&DEAD_LETTER, &figures.dead_letter), (&SKIP, &figures.skip)] {
+    for (flow, act) in flows {
         if let Some(corrected) = &act.corrected {
-            let end = &corrected.end;
-            let rest = format!(
-                "{:<6} books {}, {}",
-                number(corrected.articles_wrong),
-                end.status,
-                end.working.map_or("can't be said to work", word)
-            );
+            let (wrong, end) = (number(corrected.articles_wrong as u64), &corrected.end);
+            let rest = format!("{wrong}; books {}, {}", end.status, working_word(end.working));
             line(out, row(&format!("Recount, {}", flow.name), end.units, &rest));
         }
     }
 }
 
 fn correction(out: &mut String, flow: &Flow, corrected: &Corrected) {
-    let because = "--because 'the config takes qty too'";
+    let because = format!("--because {}", quoted(folder::BECAUSE));
     command(out, &format!("cd ../{}", flow.name));
-    command(out, &format!("recount replay reserve-stock --reason {} {because}", corrected.reason));
+    command(out, &format!("recount replay {} --reason {} {because}", folder::FLOW, corrected.reason));
     told(out, "replayed", &counts(&corrected.replayed));
     if !corrected.not_working_before_resume.is_empty() {
-        let sentence = "not working: what was exceeded stays on record until somebody accepts it";
-        told(out, "still", sentence);
+        told(out, "not working", "still: what was exceeded stays on record until somebody accepts it");
     }
-    command(out, &format!("recount resume reserve-stock {because}"));
-    command(out, "recount run");
+    command(out, &format!("recount resume {} {because} && recount run", folder::FLOW));
     books(out, &corrected.end);
 }
 
@@ -242,26 +249,28 @@ fn counts(decided: &BTreeMap<String, u64>) -> String {
 fn last(out: &mut String, figures: &Figures) {
     line(out, "");
     if figures.held {
-        told(out, "", &format!("All of it held in this run, which took {}.", seconds(figures.took_ms)));
+        paragraph(out, &format!("All of it held in this run, which took {}.", seconds(figures.took_ms)));
     } else {
-        told(out, "", "This did not hold in this run:");
+        paragraph(out, "This did not hold in this run:");
         figures.not_held.iter().for_each(|claim| told(out, "", claim));
     }
-    told(
-        out,
-        "",
-        &format!(
-            "Everything is left in {} (README.txt says what is what). Try, in one of its folders:",
-            figures.folder
-        ),
-    );
+    let folder = &figures.folder;
+    let sentence =
+        format!("It is all left in {folder}; README.txt there says what is what. Try, in dead-letter:");
+    paragraph(out, &sentence);
     command(out, "recount status");
     if let Some(sign) = &figures.dead_letter.first_sign {
-        command(out, &format!("recount story {}", crate::commands::quoted(&sign.event_id)));
+        command(out, &format!("recount story {}", quoted(&sign.event_id)));
         command(out, &format!("recount explain {}", sign.reason));
     }
     command(out, "diff recount.toml.before recount.toml");
-    told(out, "", "Then with your own events: recount init --from EVENTS.ndjson");
+    paragraph(
+        out,
+        "Nobody has corrected one-in-20 yet. And with events of your own: recount init --from FILE",
+    );
+    if let Some(program) = &figures.program {
+        paragraph(out, &format!("(`recount` is not on your PATH; here it stands for {program})"));
+    }
 }
 
 fn into(after_ms: i64) -> String {
@@ -279,7 +288,7 @@ fn number(number: impl TryInto<i64>) -> String {
     let mut out = if number < 0 { "-".to_owned() } else { String::new() };
     for (n, digit) in digits.chars().enumerate() {
         if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            let _ = write!(out, ",");
+            out.push(',');
         }
         out.push(digit);
     }
@@ -292,10 +301,8 @@ mod tests {
 
     #[test]
     fn numbers_and_times_read_well() {
-        assert_eq!(
-            [7, 999, 1000, 21_602, -1_234_567].map(number),
-            ["7", "999", "1,000", "21,602", "-1,234,567"]
-        );
+        let told = [7_i64, 999, 1000, 21_602, -1_234_567].map(number);
+        assert_eq!(told, ["7", "999", "1,000", "21,602", "-1,234,567"]);
         assert_eq!([0, 450, 12_345].map(seconds), ["0.0 s", "0.4 s", "12.3 s"]);
     }
 
