@@ -109,6 +109,24 @@ impl LedgerReader {
         })
     }
 
+    /// The kept bodies of many offsets, by offset: [`LedgerRead::body`] looks at the catalog anew for each.
+    pub fn bodies(
+        &self,
+        at: &PartitionId,
+        offsets: &[u64],
+    ) -> Result<BTreeMap<u64, KeptBody>, LedgerError> {
+        self.with_shelf(|shelf| {
+            let Some(number) = shelf.partitions.number(at) else { return Ok(BTreeMap::new()) };
+            let mut bodies = BTreeMap::new();
+            for &offset in offsets {
+                if let Some(body) = shelf.body(&self.catalog.connection, number, offset)? {
+                    bodies.insert(offset, body);
+                }
+            }
+            Ok(bodies)
+        })
+    }
+
     /// [`LedgerRead::batches`], each with the sum of its decisions' identity hashes as it was taken when they
     /// were written.
     pub fn batches_with_identity(

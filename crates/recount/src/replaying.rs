@@ -89,18 +89,10 @@ pub fn bytes_and_why_not(
     offsets: &[u64],
 ) -> Result<(BTreeMap<u64, RawEvent>, Option<String>), Failure> {
     let ledger = read_ledger(&config.ledger)?;
-    let mut found = BTreeMap::new();
-    let mut missing = BTreeSet::new();
-    for &offset in offsets {
-        match ledger.body(at, offset).map_err(ledger_failure)? {
-            Some(body) => {
-                found.insert(offset, raw_of_body(at, body));
-            }
-            None => {
-                missing.insert(offset);
-            }
-        }
-    }
+    let bodies = ledger.bodies(at, offsets).map_err(ledger_failure)?;
+    let mut found: BTreeMap<u64, RawEvent> =
+        bodies.into_iter().map(|(offset, body)| (offset, raw_of_body(at, body))).collect();
+    let missing: BTreeSet<u64> = offsets.iter().copied().filter(|offset| !found.contains_key(offset)).collect();
     let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok((found, None)) };
     let known = ledger.partitions().map_err(ledger_failure)?;
     let witness = source_witness(config, flow(config, at.flow.as_str())?, &known);
