@@ -167,3 +167,27 @@ pub fn commands(text: &str) -> Vec<String> {
         .filter(|c| !c.is_empty())
         .collect()
 }
+
+#[test]
+fn a_block_that_does_not_say_what_it_is_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = |text: &str| {
+        fs::write(folder.path().join("page.md"), text).unwrap();
+        Page::read(folder.path(), &folder.path().join("page.md")).faults
+    };
+    for (text, fault) in [
+        ("```\nrecount run\n```\n", "a block with no tag"),
+        ("```toml\n[ledger]\n```\n", "neither sh"),
+        ("```text\nworking\n```\n", "no commands right above"),
+        ("```toml file=recount.toml\n[ledger]\n```\n", "doesn't say to save this as `recount.toml`"),
+        ("<!-- not run: -->\n```sh\nrecount run\n```\n", "say why it is not run"),
+        ("```sh exit=well\nrecount run\n```\n", "exit=well"),
+        ("Run\n\n    recount run\n", "an indented code block"),
+    ] {
+        let found = faults(text);
+        assert!(found.len() == 1 && found[0].contains(fault), "{text:?}: {found:?}");
+    }
+    let page =
+        "Save as `a.toml`:\n```toml file=a.toml\n```\n```sh exit=1\nrecount run\n```\n\n```text\nno\n```\n";
+    assert_eq!(faults(page), Vec::<String>::new());
+}

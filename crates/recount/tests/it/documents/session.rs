@@ -150,3 +150,27 @@ impl Printed {
         faults
     }
 }
+
+#[test]
+fn what_fails_or_prints_otherwise_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = |text: &str| {
+        let path = folder.path().join("page.md");
+        fs::write(&path, text).unwrap();
+        let page = Page::read(folder.path(), &path);
+        run(&page).faults(&page).len()
+    };
+    for (text, expected) in [
+        ("```sh\ntrue\n```\n", 0),
+        ("```sh\nfalse\n```\n", 1),
+        ("```sh\nfalse\ntrue\n```\n", 1),
+        ("```sh\nfalse | true\n```\n", 1),
+        ("```sh exit=1\nfalse\n```\n", 0),
+        ("```sh exit=1\ntrue\n```\n", 1),
+        ("```sh\na=3\nmkdir b && cd b\n```\n```sh\necho $a $(basename $PWD)\n```\n```text\n3 b\n```\n", 0),
+        ("```sh\necho 3\n```\n```text\n4\n```\n", 1),
+        ("```sh\nrecount explain no_such_reason\n```\n", 1),
+    ] {
+        assert_eq!(faults(text), expected, "{text}");
+    }
+}
