@@ -332,6 +332,12 @@ rows = "any"
     #[test]
     fn promise_failures_and_reasons_are_told() {
         expect![[r#"
+            warning: the file orders.ndjson does not exist (yet); a run would stop and say so
+             --> recount.toml:7:10
+              |
+            7 | source = { file = "orders.ndjson" }
+              |          ^^^^^^^^^^^^^^^^^^^^^^^^^^
+
             warning: the statements could not be looked at: there is no database at shop.db: create it with its tables first, or correct the path
               --> recount.toml:17:12
                |
@@ -373,7 +379,7 @@ rows = "any"
 
               beyond its budget, a reason shows in the exit code (1), /health/working, metrics and log; alerts come later
 
-            recount.toml: 1 flow; no fault, 1 warning
+            recount.toml: 1 flow; no fault, 2 warnings
         "#]].assert_eq(&reported(TEXT, jiff::civil::date(2027, 6, 1)).render());
     }
 
@@ -381,6 +387,7 @@ rows = "any"
     fn statements_that_the_database_refuses_are_faults_with_their_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("recount.toml");
+        std::fs::write(folder.path().join("orders.ndjson"), "").unwrap();
         let database = rusqlite::Connection::open(folder.path().join("shop.db")).unwrap();
         database.execute_batch("CREATE TABLE stock (sku TEXT PRIMARY KEY)").unwrap();
         let asked =
