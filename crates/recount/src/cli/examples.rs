@@ -23,7 +23,7 @@ const EXAMPLES: &[Examples] = &[
             ),
         ],
     ),
-    ("demo", &[("", "recount demo")]),
+    ("demo", &[("", "recount demo"), ("in a folder that you choose", "recount demo --folder incident")]),
     (
         "explain",
         &[
