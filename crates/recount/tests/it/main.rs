@@ -5,6 +5,7 @@ mod bad_input;
 mod behaviour;
 mod budgets;
 mod config_faults;
+mod demo;
 mod documents;
 mod duplicates;
 mod faces;

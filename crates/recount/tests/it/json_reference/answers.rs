@@ -8,7 +8,16 @@ type Answer = (&'static str, Value);
 
 /// All answers, with the command's name in the reference.
 pub fn all() -> Vec<Answer> {
-    [of_a_file(), of_a_stopped_flow(), of_a_restored_database(), of_http(), of_init(), of_configs()].concat()
+    [
+        of_a_file(),
+        of_a_stopped_flow(),
+        of_a_restored_database(),
+        of_http(),
+        of_init(),
+        of_demo(),
+        of_configs(),
+    ]
+    .concat()
 }
 
 const TABLES: &str = r#"
@@ -174,6 +183,12 @@ fn of_init() -> Vec<Answer> {
     let refused =
         world.recount(&["init", "--from", "orders.ndjson", "--folder", "newer", "--json"]).expect(2).json();
     vec![("recount init", report), ("recount init", refused)]
+}
+
+fn of_demo() -> Vec<Answer> {
+    let world = World::new("");
+    let args = ["demo", "--json", "--orders", "2000", "--rename-at", "900", "--folder", "left"];
+    vec![("recount demo", world.recount(&args).json())]
 }
 
 fn of_configs() -> Vec<Answer> {

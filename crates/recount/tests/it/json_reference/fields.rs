@@ -1,5 +1,7 @@
 //! What each field of each command's JSON means; `docs/json-reference.md` is written from this.
 
+use super::fields_of_demo::DEMO;
+
 /// One command's fields.
 pub struct Page {
     /// The command.
@@ -10,7 +12,7 @@ pub struct Page {
     pub fields: Vec<Field>,
 }
 
-type Field = (&'static str, &'static str);
+pub type Field = (&'static str, &'static str);
 
 pub const HEAD: &str = "\
 # JSON reference
@@ -41,7 +43,10 @@ const REPORT: &[Field] = &[
     ("ledger_error", "Why the ledger could not be read to the end."),
     ("flows", "Each flow that was asked about."),
     ("flows[].flow", "Its name."),
-    ("flows[].decisions", "Where they come from: `ran`, `reported` (by the consumer) or `expected` (of an observed consumer: what ought to have happened)."),
+    (
+        "flows[].decisions",
+        "Where they come from: `ran`, `reported` (by the consumer) or `expected` (of an observed consumer: what ought to have happened).",
+    ),
     ("flows[].status", "The worst of its statements: `balanced`, `open`, `imbalanced` or `unprovable`."),
     ("flows[].working", "Whether it works; `null` where that can't be told."),
     ("flows[].not_working", "Sentences that say why it is not working."),
@@ -355,7 +360,10 @@ const STATUS: &[Field] = &[
     ("at", "When the books were counted."),
     ("exit_code", "The command's exit code: 0 well, 1 not well, 3 unprovable."),
     ("working", "Whether every flow works; `null` where that can't be told."),
-    ("answer", "The first line of the screen: `working`, `not working: …` or `can't say: …`, then whether it runs."),
+    (
+        "answer",
+        "The first line of the screen: `working`, `not working: …` or `can't say: …`, then whether it runs.",
+    ),
     ("running", "Whether an instance runs."),
     ("instance", "Where it listens."),
     ("running_since", "Since when it runs."),
@@ -403,10 +411,16 @@ const STATUS: &[Field] = &[
     ("flows[].reasons[].share", "The same as printed."),
     ("flows[].reasons[].budget", "Its budget as declared."),
     ("flows[].reasons[].budget_status", "`within`, `at its limit`, `exceeded` or `any`."),
-    ("flows[].reasons[].allowed", "How many the budget allows in its window; `null` where that is no number of events."),
+    (
+        "flows[].reasons[].allowed",
+        "How many the budget allows in its window; `null` where that is no number of events.",
+    ),
     ("flows[].reasons[].worst", "The most that a window held."),
     ("flows[].backlog", "Published and not decided; `null` where the published side is not known."),
-    ("flows[].oldest_open_at", "When the oldest open event was taken; with no instance, the last decision before it."),
+    (
+        "flows[].oldest_open_at",
+        "When the oldest open event was taken; with no instance, the last decision before it.",
+    ),
     ("flows[].oldest_open_age_ms", "Its age when the books were counted, in milliseconds."),
     ("flows[].held", "Events that wait behind a held key; `null` where no instance runs."),
     ("flows[].keys_held", "Keys that stay held after their last attempt until the flow is resumed."),
@@ -584,6 +598,7 @@ pub fn pages() -> Vec<Page> {
     vec![
         page("recount init", "What was learned from the sample, and what was written.", &[INIT]),
         page("recount validate", "What a config comes to, or its faults.", &[VALIDATE]),
+        page("recount demo", "Every figure of the story.", &[&[VERSION, COMMAND], DEMO]),
         page("recount explain", "All reasons.", &[EXPLAIN_ALL]),
         page("recount explain REASON", "One reason.", &[EXPLAIN]),
         page("recount run", "The summary and the books at the end.", &[REPORT, FINDINGS, RUN]),

@@ -2,6 +2,7 @@
 
 mod answers;
 mod fields;
+mod fields_of_demo;
 
 use fields::{Page, pages};
 use serde_json::Value;
