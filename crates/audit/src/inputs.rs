@@ -121,6 +121,8 @@ pub struct FlowAudit<'a> {
     pub budgets: BTreeMap<ReasonCode, Budget>,
     /// How long positions may stay open.
     pub open_allowed_ms: u64,
+    /// When the flow first began, as the journal says: the age of what is open before anything was decided.
+    pub began: Option<Timestamp>,
     /// How long there may be silence (`expect`); none: nothing is claimed.
     pub silence_allowed_ms: Option<u64>,
     /// Whether ids come from a secret field: they are then never named, only positions.
@@ -142,6 +144,7 @@ impl<'a> FlowAudit<'a> {
             reconciles: Vec::new(),
             budgets: BTreeMap::new(),
             open_allowed_ms: 300_000,
+            began: None,
             silence_allowed_ms: None,
             id_is_secret: false,
             groups_are_secret: false,

@@ -124,16 +124,17 @@ fn age_ms(now: Timestamp, at: Timestamp) -> u64 {
 }
 
 /// The age of what is open is not known to any witness; it is at most as old as the partition's last
-/// decision, so that is what is told.
+/// decision, or, where nothing was decided yet, as the flow, so that is what is told.
 fn open_too_long(judged: &Judged<'_>) -> Option<String> {
     let allowed = judged.flow.open_allowed_ms;
+    let since = |fold: &PartitionFold| fold.last_decided_at.or(judged.flow.began);
     let open: Vec<&PartitionFold> = judged
         .folds
         .iter()
         .filter(|fold| fold.books.counts.open > 0)
-        .filter(|fold| fold.last_decided_at.is_some_and(|at| age_ms(judged.now, at) > allowed))
+        .filter(|fold| since(fold).is_some_and(|at| age_ms(judged.now, at) > allowed))
         .collect();
-    let oldest = open.iter().filter_map(|fold| fold.last_decided_at).min()?;
+    let oldest = open.iter().filter_map(|fold| since(fold)).min()?;
     let positions: u64 = open.iter().map(|fold| fold.books.counts.open).sum();
     Some(format!(
         "{} open and nothing decided there since {oldest}; {} is allowed{}",

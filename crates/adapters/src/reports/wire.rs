@@ -16,8 +16,13 @@ pub(super) struct Body {
     pub(super) flow: String,
     pub(super) partition: Option<Name>,
     pub(super) committed: Option<u64>,
-    #[serde(default)]
+    /// Some languages write an empty list as null.
+    #[serde(default, deserialize_with = "none_if_null")]
     pub(super) decisions: Vec<One>,
+}
+
+fn none_if_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<One>, D::Error> {
+    Ok(Option::<Vec<One>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// A partition is named by a text; brokers number theirs.

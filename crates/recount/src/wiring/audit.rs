@@ -16,7 +16,7 @@ use recount_audit::{
 use recount_checks::{FlowChecks, RawEvent};
 use recount_engine::{EffectRows, FlowCounts, FlowEnd};
 use recount_ledger::{LedgerRead, LedgerReader};
-use recount_model::{ConfigVersion, FlowName, PartitionId};
+use recount_model::{ConfigVersion, FlowName, PartitionId, Timestamp};
 use std::collections::BTreeMap;
 
 /// Where there is no cut, and the config gives no `within`, the sides may differ for so long.
@@ -68,6 +68,20 @@ fn earlier_versions(config: &Config, ledger: &LedgerReader) -> Result<Earlier, F
 
 type Earlier = BTreeMap<ConfigVersion, Config>;
 
+/// Since when the flow is in the config, as the journal says.
+fn began(
+    config: &Config,
+    ledger: &LedgerReader,
+    earlier: &Earlier,
+    flow: &FlowConfig,
+) -> Result<Option<Timestamp>, Failure> {
+    let (today, name) = (config.hash(), flow.spec.flow.as_str());
+    let had_it = |version: &ConfigVersion| earlier.get(version).is_some_and(|then| then.flow(name).is_some());
+    let stored = ledger.configs().map_err(super::ledger_failure)?;
+    let first = stored.iter().find(|stored| stored.hash == today || had_it(&stored.version));
+    Ok(first.map(|stored| stored.since))
+}
+
 /// Which measure a reconcile of this name had in earlier versions; `None` where it was not declared.
 fn measure_of(earlier: &Earlier, reconcile: &ReconcileConfig) -> BTreeMap<ConfigVersion, Option<usize>> {
     let measure = |config: &Config| {
@@ -94,7 +108,9 @@ pub fn count_again(
         flows.iter().map(|flow| witnesses(config, flow, &known, &earlier)).collect::<Result<_, _>>()?;
     let mut audited = Vec::with_capacity(flows.len());
     for (flow, witnesses) in flows.iter().zip(&witnesses) {
-        audited.push(flow_audit(config, flow, witnesses, &earlier, options)?);
+        let mut one = flow_audit(config, flow, witnesses, &earlier, options)?;
+        one.began = began(config, &ledger, &earlier, flow)?;
+        audited.push(one);
     }
     Ok(audit(&AuditInputs {
         ledger: &ledger,

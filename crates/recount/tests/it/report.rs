@@ -335,6 +335,26 @@ fn a_silent_consumer_leaves_everything_open_where_everyone_can_see_it() {
 }
 
 #[test]
+fn a_consumer_that_was_silent_from_the_first_event_on_is_not_working() {
+    let world = world("open_max = \"1s\"", "");
+    world.lines(&orders(0..5, "a"));
+    let running = world.start(&["run", "--json"]);
+    std::thread::sleep(Duration::from_millis(2500));
+    let told = running.terminate().expect(1);
+    let sentences = told.json()["flows"][0]["not_working"].to_string();
+    assert!(sentences.contains("5 positions open"), "{sentences}");
+}
+
+#[test]
+fn decisions_that_are_null_are_none_as_a_nil_slice_in_go() {
+    let world = world("", "");
+    world.lines(&orders(0..1, "a"));
+    let running = world.start(&["run"]);
+    let body = json!({ "flow": "stock", "decisions": null }).to_string();
+    eventually("the source is open", || running.post("/v1/decisions", &[], &body).0 == 200);
+}
+
+#[test]
 fn validate_says_what_becomes_of_what_is_not_reported() {
     let world = world("", "");
     let told = world.recount(&["validate", "recount.toml"]).expect(0);
