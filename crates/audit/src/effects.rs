@@ -9,7 +9,7 @@ use crate::names::{Names, first_of_range, shorten};
 use crate::report::{Equation, Finding, Side, Statement, Strength};
 use crate::witness::{EffectSnapshot, PositionRow, WitnessError};
 use recount_ledger::{DecisionFilter, LedgerError, LedgerRead};
-use recount_model::{BookStatus, Fate, reason};
+use recount_model::{BookStatus, Fate, Origin, reason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -29,6 +29,8 @@ pub(crate) struct Attested {
     pub open: Vec<String>,
     committed: u64,
     recorded: u64,
+    /// Whether it is our own arbiter that attests: no database of the consumer's was asked.
+    is_beside: bool,
 }
 
 /// Everything that E2 looks at.
@@ -73,7 +75,7 @@ pub(crate) fn statement(
         return Ok(away(&WitnessError::Gone(LEFT.into())));
     }
     let attested = match attest(inputs, side, folds) {
-        Ok(attested) => attested,
+        Ok(attested) => Attested { is_beside: flow.origin != Origin::Ran, ..attested },
         Err(error) => return Ok(away(&error)),
     };
     let applied: i64 = folds.iter().map(|fold| fold.applied.count()).sum();
@@ -122,8 +124,10 @@ impl Attested {
         let mut sentence = match effects {
             Some(effects) => format!("{applied} applied decisions, {effects} effects in the database"),
             None => format!(
-                "the database attests {} of {} committed batches, with {applied} applied decisions; no effect was counted",
-                self.committed, self.recorded
+                "{} attests {} of {} committed batches, with {applied} applied decisions; no effect was counted",
+                if self.is_beside { "recount's own record" } else { "the database" },
+                self.committed,
+                self.recorded
             ),
         };
         if let Some(blind) = blind {
