@@ -29,9 +29,8 @@ pub fn listen(config: &Config) -> Result<Listening, Failure> {
     let cant = |error: std::io::Error| {
         Failure::unreachable(format!("can't listen at {wanted}: {error}; set [server] listen to a free port"))
     };
-    let takes_posts = |flow: &FlowConfig| {
-        flow.mode == FlowMode::Report || matches!(flow.source, SourceConfig::Http { .. })
-    };
+    let takes_posts =
+        |flow: &FlowConfig| flow.mode == FlowMode::Report || matches!(flow.source, SourceConfig::Http { .. });
     let takes_events = config.flows.iter().any(takes_posts);
     // An address that somebody chose is one that others were told.
     let is_usual = wanted == USUAL_ADDRESS;
