@@ -31,7 +31,8 @@ pub struct Instance {
 /// Takes the ledger's lock, or finds the instance that has it.
 pub fn writer(config: &Config) -> Result<Writer, Failure> {
     if !config.ledger.path.is_dir() {
-        let message = format!("there is no ledger at {}: run the flow first", config.ledger.path.display());
+        let message =
+            format!("there is no ledger at {} yet: recount run makes it", config.ledger.path.display());
         return Err(Failure::unreachable(message));
     }
     match open_ledger(&config.ledger) {

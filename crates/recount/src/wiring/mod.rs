@@ -86,7 +86,14 @@ pub fn ledger_failure(error: LedgerError) -> Failure {
         LedgerError::Corrupt(_) => Exit::NotWell,
         _ => Exit::Unreachable,
     };
-    Failure { exit, message: error.to_string() }
+    let message = match error {
+        LedgerError::Missing(folder) => format!(
+            "there is no ledger at {folder} yet: recount run makes it, recount run --dry-run shows what that would come \
+             to. Another config is named with -c"
+        ),
+        other => other.to_string(),
+    };
+    Failure { exit, message }
 }
 
 /// Starts the flows that `wanted` names (all where it is empty), with the handlers in Rust that this
