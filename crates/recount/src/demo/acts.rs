@@ -17,6 +17,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+/// What the first run of a flow says.
+const FIRST_LOG: &str = "run.log";
+
 /// Runs all of it in the folder.
 pub fn perform(orders: &Orders, root: &Path) -> Result<Figures, Failure> {
     folder::fill(root, orders)?;
@@ -74,7 +77,7 @@ impl Stage<'_> {
     fn beside_the_ordinary_one(&self) -> Result<(Ordinary, Act), Failure> {
         let program = self.program(&DEAD_LETTER);
         let began = Timestamp::now();
-        let mut running = program.start()?;
+        let mut running = program.start(FIRST_LOG)?;
         let ordinary = std::thread::scope(|scope| {
             let ordinary = scope.spawn(|| self.ordinary());
             (running.paused(), ordinary.join())
@@ -129,7 +132,7 @@ impl Stage<'_> {
     fn drained(&self, flow: &Flow) -> Result<Act, Failure> {
         let program = self.program(flow);
         let began = Timestamp::now();
-        let exit_code = program.run(&["run"])?.code;
+        let exit_code = program.run_flow(FIRST_LOG)?;
         let status = status(&program)?;
         self.act(flow, began, exit_code, status)
     }
@@ -220,7 +223,7 @@ impl Stage<'_> {
         let replayed = replayed.map(|(fate, count)| (fate.clone(), count.as_u64().unwrap_or(0))).collect();
         let before = texts(&audit(&program)?["flows"][0]["not_working"]);
         program.run(&["resume", FLOW, "--because", BECAUSE])?;
-        program.run(&["run"])?;
+        program.run_flow("run-corrected.log")?;
         let end = self.stand(flow, &audit(&program)?)?;
         let on_hand = folder::on_hand(&folder::shop(&program.folder))?;
         let must = &self.orders.account.on_hand;

@@ -96,12 +96,20 @@ impl Program {
         }
     }
 
-    /// Starts `recount run`; its log goes to `run.log`.
-    pub fn start(&self) -> Result<Running, Failure> {
-        let log = self.folder.join("run.log");
+    /// `recount run` to its end, and its exit code; where the flow pauses itself, nothing would end it, so it
+    /// is asked to stop.
+    pub fn run_flow(&self, log: &str) -> Result<i32, Failure> {
+        let mut running = self.start(log)?;
+        running.paused()?;
+        running.stop()
+    }
+
+    /// Starts `recount run`; what it says goes to this file of the folder.
+    pub fn start(&self, log: &str) -> Result<Running, Failure> {
+        let log = self.folder.join(log);
         let file = |path: &Path| File::create(path).map_err(|error| file_failure(path, error));
         let mut command = self.command(&["run"])?;
-        command.stdout(file(&self.folder.join("run.out"))?).stderr(file(&log)?);
+        command.stdout(file(&log.with_extension("out"))?).stderr(file(&log)?);
         let child = command
             .spawn()
             .map_err(|error| Failure::unreachable(format!("`recount run` can't be started: {error}")))?;
@@ -158,7 +166,9 @@ impl Drop for Running {
     }
 }
 
+/// When the flow paused itself, if this line of its log says so. A breaker that only tells says it otherwise.
 fn breaker_opened(line: &str) -> Option<Timestamp> {
     let entry: Value = serde_json::from_str(line).ok()?;
-    (entry["reason"] == "breaker_open").then(|| entry["timestamp"].as_str()?.parse().ok())?
+    let pauses = entry["message"].as_str()?.contains("is paused");
+    (entry["reason"] == "breaker_open" && pauses).then(|| entry["timestamp"].as_str()?.parse().ok())?
 }

@@ -238,3 +238,18 @@ fn a_folder_that_holds_something_and_orders_too_few_are_refused() {
     }
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn what_does_not_hold_is_told_and_ends_with_1() {
+    let parent = tempfile::tempdir().unwrap();
+    // Nothing on the list is ordered, so no stock is missed, with or without the rename.
+    let order = |n: u64| format!("{{\"id\":\"n-{n}\",\"sku\":\"nowhere\",\"quantity\":1}}\n");
+    fs::write(parent.path().join("orders-1.ndjson"), (0..1600).map(order).collect::<String>()).unwrap();
+    fs::write(parent.path().join("stock.csv"), "sku,on_hand\nsomewhere,5\n").unwrap();
+    let output = recount(parent.path(), &["demo", "--data", ".", "--folder", "left", "--rename-at", "600"]);
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{out}\n{err}");
+    assert!(out.contains("This did not hold in this run:"), "{out}");
+    assert!(out.contains("ordinary: units should have left the stock since the rename"), "{out}");
+    assert!(!out.contains("All of it held"), "{out}");
+}
