@@ -84,6 +84,9 @@ pub struct RunArgs {
     /// Decide everything on a copy of the database and a ledger that is thrown away
     #[arg(long)]
     pub dry_run: bool,
+    /// Run flows that have no apply: what passes their checks counts as applied, and nothing is done
+    #[arg(long)]
+    pub checks_only: bool,
     /// Exit 1 if there were any
     #[arg(long, value_delimiter = ',', value_name = "WHAT")]
     pub fail_on: Vec<FailOn>,

@@ -1,8 +1,8 @@
 //! `recount run`.
 
-use crate::cli::{FailOn, RunArgs};
 use super::{paused, waiting};
-use crate::config::{Config, SourceConfig};
+use crate::cli::{FailOn, RunArgs};
+use crate::config::{Config, EffectConfig, FlowMode, SourceConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::metrics::{FlowMetrics, book_metrics, render};
 use crate::server::Server;
@@ -33,7 +33,27 @@ pub fn run(args: &RunArgs) -> Outcome {
         );
         return run_config(&dry.config, args);
     }
+    if !args.checks_only {
+        refuse_without_effect(&config, &args.flows)?;
+    }
     run_config(&config, args)
+}
+
+/// A flow without an effect would record every event as applied, for good, while nothing is done.
+fn refuse_without_effect(config: &Config, wanted: &[String]) -> Result<(), Failure> {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);
+    let without = config.flows.iter().find(|flow| {
+        matches!(flow.effect, EffectConfig::None)
+            && flow.mode == FlowMode::Run
+            && is_wanted(flow.spec.flow.as_str())
+    });
+    let Some(flow) = without else { return Ok(()) };
+    let name = &flow.spec.flow;
+    Err(Failure::usage(format!(
+        "flow {name} has no apply, so every event that passes its checks would be recorded as applied, for good, and \
+         nothing be done. Write [flow.{name}.apply]; or try the checks: recount run --dry-run; or, where checking is \
+         all that is wanted: recount run --checks-only"
+    )))
 }
 
 fn run_config(config: &Config, args: &RunArgs) -> Outcome {
@@ -49,8 +69,7 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
                 .await?;
         let server = Server::start(config, &mut running, listening).await?;
         let bar = progress_bar(config, &running);
-        let (ends, ()) =
-            tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running));
+        let (ends, ()) = tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running));
         let took = began.elapsed();
         if !args.dry_run && ends.iter().all(|end| matches!(end, FlowEnd::Drained)) {
             waiting::for_effects(config, &args.flows).await?;

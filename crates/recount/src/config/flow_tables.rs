@@ -188,7 +188,7 @@ const CHECK: TableSpec = TableSpec {
         required(
             "otherwise",
             Kind::Word(&["skip", "dead-letter", "flag"]),
-            "\"skip\"",
+            "\"dead-letter\"",
             "What then. `flag`: it passes and is counted, an assumption.",
         ),
         required(

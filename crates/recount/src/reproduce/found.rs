@@ -104,9 +104,11 @@ fn history(
         found.sort_by_key(|stored| stored.header.seq);
         return Ok(found);
     }
-    Err(Failure::usage(format!(
-        "nothing was decided about {asked}: write a position, flow/partition/offset, or an event's id"
-    )))
+    let next = match asked.parse::<Address>() {
+        Ok(address) => format!("see how far flow {} is: recount status", address.flow),
+        Err(_) => "write a position, flow/partition/offset, or an event's id".to_owned(),
+    };
+    Err(Failure::usage(format!("nothing was decided about {asked}: {next}")))
 }
 
 /// Kept, or from the source; there again with a higher limit, if it was cut.

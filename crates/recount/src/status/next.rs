@@ -47,7 +47,9 @@ fn of_flow(flow: &FlowStatus, commands: &mut Vec<String>) {
             commands.push(format!("recount replay {name} --reason {} --dry-run", letter.reason));
         }
     }
-    if flow.paused.is_some() || !exceeded.is_empty() || flow.keys_held > 0 {
+    if flow.paused.is_some() || flow.keys_held > 0 {
         commands.push(format!("recount resume {name} --because 'why it may go on'"));
+    } else if !exceeded.is_empty() {
+        commands.push(format!("recount resume {name} --because 'why what was exceeded is accepted'"));
     }
 }

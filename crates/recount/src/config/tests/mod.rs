@@ -207,7 +207,7 @@ fn faults_are_shown_as_rustc_shows_them() {
            |
         13 | [[flow.reserve-stock.check]]
            | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-           = help: write: otherwise = "skip"
+           = help: write: otherwise = "dead-letter"
                    (What then. `flag`: it passes and is counted, an assumption)
 
         error: unknown key `otherwize` in `[[flow.NAME.check]]`
