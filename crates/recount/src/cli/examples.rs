@@ -23,7 +23,14 @@ const EXAMPLES: &[Examples] = &[
             ),
         ],
     ),
-    ("demo", &[("", "recount demo"), ("in a folder that you choose", "recount demo --folder incident")]),
+    (
+        "demo",
+        &[
+            ("", "recount demo"),
+            ("in a folder that you choose", "recount demo --folder incident"),
+            ("on your own orders", "recount demo --data orders-folder"),
+        ],
+    ),
     (
         "explain",
         &[

@@ -107,3 +107,15 @@ fn a_source_that_is_not_there_yet_is_a_warning_and_no_fault() {
     assert!(told.contains("orders.ndjson does not exist"), "{told}");
     assert!(told.contains("source ="), "the line is shown: {told}");
 }
+
+#[test]
+fn a_flow_without_an_effect_is_only_run_where_that_is_said() {
+    let world = World::new(&config("", ""));
+    world.lines(&["{\"id\":\"o0\",\"sku\":\"a\",\"quantity\":1}"]);
+    let told = world.run().expect(2).all();
+    assert!(told.contains("has no apply") && told.contains("--checks-only"), "{told}");
+    assert!(!world.path("recount-data").exists(), "nothing is on record for good");
+    world.recount(&["run", "recount.toml", "--dry-run"]).expect(0);
+    world.recount(&["run", "recount.toml", "--checks-only"]).expect(0);
+    assert_eq!(world.fates(), ["applied"]);
+}

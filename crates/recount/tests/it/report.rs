@@ -399,7 +399,7 @@ fn a_bad_body_is_told_what_to_write() {
     let world = World::new(&text);
     world.shop().execute_batch("CREATE TABLE movement (order_id TEXT NOT NULL)").unwrap();
     world.lines(&orders(0..1, "a"));
-    let running = world.start(&["run"]);
+    let running = world.start(&["run", "--checks-only"]);
     report(&running, vec![], None);
     let too_many: Vec<Value> = (0..10_001).map(|_| json!({ "offset": 0, "verdict": "applied" })).collect();
     for (body, status, why) in [
