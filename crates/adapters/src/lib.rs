@@ -5,6 +5,8 @@ pub mod embedded_log;
 pub mod file;
 pub mod http_effect;
 pub mod http_source;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod reports;
 mod settled;
 pub mod postgres;

@@ -254,6 +254,8 @@ impl PartitionFold {
             self.covered.insert_range(gap.from, gap.to);
             self.books.counts.add_gap(gap.kind, gap.to.saturating_sub(gap.from));
             match gap.kind {
+                // The source may hold events there; they are not this flow's.
+                GapKind::NotAnEvent if gap.is_before_start() => {}
                 GapKind::NotAnEvent => continue,
                 GapKind::Lost => self.lost_at = Some(header.decided_at),
                 GapKind::Unrecorded if gap.is_unreported() => {

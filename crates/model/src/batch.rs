@@ -46,6 +46,14 @@ impl Gap {
     /// The cause of a gap that the flow's own consumer went past without reporting a verdict.
     pub const UNREPORTED: &str = "the consumer went past it and reported no verdict";
 
+    /// The cause of a gap before the offset at which the flow was told to begin.
+    pub const BEFORE_START: &str = "lies before the flow's start";
+
+    /// Whether it lies before the flow's start: not an event of this flow, whatever the source holds there.
+    pub fn is_before_start(&self) -> bool {
+        self.kind == GapKind::NotAnEvent && self.cause == Self::BEFORE_START
+    }
+
     /// Whether it is a position that the consumer did not report, and not one that the ledger lost.
     pub fn is_unreported(&self) -> bool {
         self.kind == GapKind::Unrecorded && self.cause == Self::UNREPORTED

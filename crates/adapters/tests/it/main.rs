@@ -8,6 +8,8 @@ mod file_source;
 mod flow;
 mod http_effect;
 mod http_source;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod postgres;
 mod sqlite;
 mod support;

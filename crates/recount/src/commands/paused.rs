@@ -45,7 +45,7 @@ fn stands_still(flow: &RunningFlow) -> bool {
     let is_finite = match &flow.config.source {
         SourceConfig::File { follow, .. } => !follow,
         SourceConfig::Stdin => true,
-        SourceConfig::Http { .. } => false,
+        SourceConfig::Http { .. } | SourceConfig::Kafka { .. } => false,
     };
     is_finite && flow.handle.stats().paused.is_some()
 }

@@ -1,11 +1,11 @@
 //! One flow: source, rules, settings.
 
 use super::apply::{self, Applies};
+use super::broker;
 use super::fault::{Place, nearest};
 use super::fields::{mentions, misspelt};
 use super::raw::RawTable;
 use super::resolve::Context;
-use super::spec::SOURCES_NOW;
 use super::watched;
 use super::{FlowConfig, FlowMode, ReasonInfo, ReasonOrigin, ReasonVerdict, SourceConfig};
 use recount_checks::{CheckRule, Decode, FlowChecks, FlowRules, Otherwise};
@@ -49,7 +49,7 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
         }
     };
     rules.routes = applies.routes.clone();
-    let source = source(table, context);
+    let source = source(table, mode, context);
     reasons.extend(builtins(mode, table, &rules, &applies, context));
     let spec = spec(flow, mode, table, &rules, &reasons);
     FlowConfig {
@@ -230,21 +230,13 @@ pub(super) fn declare(
     Some(code)
 }
 
-fn source(table: &RawTable, context: &mut Context<'_, '_>) -> SourceConfig {
+fn source(table: &RawTable, mode: FlowMode, context: &mut Context<'_, '_>) -> SourceConfig {
     let unusable = SourceConfig::Stdin;
     let Some(source) = table.table("source") else { return unusable };
     if source.has("broker") {
-        let at = source.place("broker");
-        let name = source.text("broker").unwrap_or_default();
-        if context.brokers.contains(&name) {
-            let help = "write: source = { file = \"orders.ndjson\" }, or { http = \"/orders\" }".to_owned();
-            context.sink.fault(&at, format!("sources on a broker come later: {SOURCES_NOW}"), help);
-        } else {
-            let known = context.brokers.clone();
-            context.unknown_name(&at, "broker", &name, &known, "[broker.NAME] (which comes later)");
-        }
-        return unusable;
+        return broker::source(source, mode, context).unwrap_or(unusable);
     }
+    broker::refuse_keys_of_a_topic(source, context);
     match (source.text("file"), source.text("http")) {
         (Some(_), Some(_)) => {
             let at = source.place("http");
@@ -275,7 +267,7 @@ fn source(table: &RawTable, context: &mut Context<'_, '_>) -> SourceConfig {
             if !source.has("file") && !source.has("http") {
                 let help =
                     "write: source = { file = \"orders.ndjson\" }, or { http = \"/orders\" }".to_owned();
-                context.sink.fault(&source.at, "the source names neither `file` nor `http`", help);
+                context.sink.fault(&source.at, "the source names neither `file`, `http` nor `broker`", help);
             }
             unusable
         }

@@ -143,7 +143,7 @@ pub const FLOW: TableSpec = TableSpec {
 
 const SOURCE: TableSpec = TableSpec {
     header: "[flow.NAME.source]",
-    doc: "Exactly one of `file` and `http` (or, later, `broker`).",
+    doc: "Exactly one of `file`, `http` and `broker`.",
     keys: &[
         optional(
             "file",
@@ -163,9 +163,25 @@ const SOURCE: TableSpec = TableSpec {
             "\"/orders\"",
             "A path under which `[server]` takes CloudEvents (structured, binary, batch) and plain JSON. Durable before 202 is answered.",
         ),
-        optional("broker", Kind::Text, "\"main\"", "A `[broker.NAME]`. Comes later."),
-        optional("topic", Kind::Text, "\"orders\"", "The broker's topic. Comes later."),
-        optional("group", Kind::Text, "\"inventory\"", "The consumer group. Comes later."),
+        optional("broker", Kind::Text, "\"main\"", "A `[broker.NAME]`; with it a `topic`, and in `run` a `group`."),
+        optional(
+            "topic",
+            Kind::Text,
+            "\"orders\"",
+            "The broker's topic. One process reads all of its partitions; a topic that is deleted and made again is another source and stops the flow.",
+        ),
+        optional(
+            "group",
+            Kind::Text,
+            "\"inventory\"",
+            "The consumer group in which the position is written, for those who look at its lag. It never decides where the flow reads: the flow's own record does.",
+        ),
+        optional(
+            "start",
+            Kind::Start,
+            "\"earliest\"",
+            "Where the flow begins in a partition of which its record has nothing: `earliest`, `latest`, a time, or an offset (in each partition). What lies before is recorded as not-an-event, with that cause. Without it the flow begins at offset 0, and stops and asks where that is gone already, or where the group has committed something. Of no matter afterwards.",
+        ),
     ],
 };
 

@@ -5,6 +5,7 @@
 //! also generates `docs/config-reference.md`. [`resolve`] asks whether what is written fits together.
 
 mod apply;
+mod broker;
 mod fault;
 mod fields;
 mod flow;
@@ -26,6 +27,7 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
+pub use broker::{BrokerConfig, Property, StartAt};
 pub use fault::{Fault, Faults};
 pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
@@ -52,6 +54,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Databases by name.
     pub databases: BTreeMap<String, DatabaseConfig>,
+    /// Brokers by name.
+    pub brokers: BTreeMap<String, BrokerConfig>,
     /// In the order of the file.
     pub flows: Vec<FlowConfig>,
     /// In the order of the file.
@@ -138,6 +142,17 @@ pub enum SourceConfig {
     Http {
         /// The path of the URL, with its slash.
         path: String,
+    },
+    /// A topic of Apache Kafka.
+    Kafka {
+        /// A key of [`Config::brokers`].
+        broker: String,
+        /// The topic.
+        topic: String,
+        /// The group in which the position is written; none where Recount only watches.
+        group: Option<String>,
+        /// Where to begin where the ledger has nothing.
+        start: Option<StartAt>,
     },
 }
 

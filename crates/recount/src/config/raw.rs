@@ -2,6 +2,7 @@
 //! known keys, each of its declared kind; whether they fit together is the second stage's to say.
 
 use super::fault::{NOT_TOML, Place, Sink, floor_boundary, nearest};
+use super::broker::{Property, StartAt};
 use super::scalar::Expect;
 use super::secret::Secret;
 use super::spec::{KeySpec, Kind, Need, TableSpec};
@@ -59,6 +60,9 @@ pub(super) enum Raw {
     /// Name and text, in the order written.
     Pairs(Vec<(String, At<String>)>),
     Budgets(Vec<(String, At<Budget>)>),
+    /// Name, with its dots, and what it says.
+    Properties(Vec<(String, At<Property>)>),
+    Start(StartAt),
     Table(RawTable),
     Tables(Vec<RawTable>),
     Named(Vec<(String, RawTable)>),
@@ -313,6 +317,22 @@ impl RawTable {
         match self.written(name) {
             Some(Raw::Budgets(budgets)) => budgets,
             _ => &[],
+        }
+    }
+
+    /// Properties of a client, in the order written.
+    pub fn properties(&self, name: &str) -> &[(String, At<Property>)] {
+        match self.written(name) {
+            Some(Raw::Properties(properties)) => properties,
+            _ => &[],
+        }
+    }
+
+    /// Where a flow begins.
+    pub fn start(&self, name: &str) -> Option<StartAt> {
+        match self.written(name) {
+            Some(Raw::Start(start)) => Some(*start),
+            _ => None,
         }
     }
 

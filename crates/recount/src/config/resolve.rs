@@ -4,7 +4,7 @@ use super::fault::{Place, Sink, nearest};
 use super::raw::RawTable;
 use super::secret::expand_env;
 use super::spec::DATABASES_NOW;
-use super::{Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, flow, reconcile};
+use super::{BrokerConfig, Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, flow, reconcile};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         files: Vec::new(),
     };
     let databases = databases(raw, &mut context);
+    let brokers = brokers(raw, &mut context);
     let mut flows: Vec<_> =
         raw.named("flow").iter().map(|(name, table)| flow::resolve(name, table, &mut context)).collect();
     if flows.is_empty() && syntax_is_whole && !raw.has("flow") {
@@ -60,6 +61,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         server: server(raw, &mut context),
         log: log(raw),
         databases,
+        brokers,
         flows,
         reconciles,
         warnings: Vec::new(),
@@ -148,6 +150,13 @@ fn databases(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap<String, 
         databases.insert(name.clone(), database);
     }
     databases
+}
+
+fn brokers(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap<String, BrokerConfig> {
+    let (folder, sink) = (&context.folder, &mut *context.sink);
+    let resolve =
+        |(name, table): &(String, RawTable)| Some((name.clone(), broker::resolve(table, folder, sink)?));
+    raw.named("broker").iter().filter_map(resolve).collect()
 }
 
 fn check_url(table: &RawTable, url: &str, sink: &mut Sink<'_>) {

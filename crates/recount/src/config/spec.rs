@@ -42,6 +42,10 @@ pub enum Kind {
     Expressions,
     /// Free names (reasons), each with a budget.
     Budgets,
+    /// `servers`, and free names of a client's settings.
+    Properties,
+    /// Where a flow begins to read.
+    Start,
     /// A table.
     Table(&'static TableSpec),
     /// One of these words, or a table.
@@ -137,7 +141,7 @@ pub(super) const fn table(name: &'static str, kind: Kind, doc: &'static str) -> 
 
 /// What this build has for sources, for messages.
 pub(super) const SOURCES_NOW: &str =
-    "this build has the sources `file` and `http`; Kafka, NATS, Redis, RabbitMQ and PostgreSQL come later";
+    "this build has the sources `file`, `http` and Kafka; NATS, Redis, RabbitMQ and PostgreSQL come later";
 /// What this build has for effects, for messages.
 pub(super) const DATABASES_NOW: &str =
     "this build has effects in SQLite, in PostgreSQL and through HTTP handlers";

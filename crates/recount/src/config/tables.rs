@@ -16,7 +16,7 @@ pub const ROOT: TableSpec = TableSpec {
         ),
         table("log", Kind::Table(&LOG), "How log lines look."),
         table("database", Kind::Named(&DATABASE), "Databases that flows and reconciles name."),
-        table("broker", Kind::Named(&BROKER), "Brokers that sources name. Comes later."),
+        table("broker", Kind::Named(&BROKER), "Brokers that sources name."),
         table("flow", Kind::Named(&FLOW), "The flows."),
         table("reconcile", Kind::Tables(&RECONCILE), "Your own equations between two counts."),
         table("alert", Kind::Named(&ALERT), "Where alerts go. Comes later."),
@@ -133,9 +133,14 @@ const DATABASE: TableSpec = TableSpec {
 
 const BROKER: TableSpec = TableSpec {
     header: "[broker.NAME]",
-    doc: "Known by shape only: this build has the sources `file` and `http`.",
+    doc: "A cluster of Apache Kafka (2.8 or later, which gives topics an id). Beside `servers`, whatever librdkafka knows can be set: `security.protocol`, `sasl.mechanism`, `sasl.username`, `sasl.password`, `ssl.ca.location` and others, quoted or as TOML's own dotted keys. Passwords are written as `\"${NAME}\"` or `{ file = \"path\" }`. What would break a promise (`enable.auto.commit`, `auto.offset.reset`, `isolation.level`, `group.id` …) is refused.",
     keys: &[
-        optional("kafka", Kind::Later(SOURCES_NOW), "{ servers = \"localhost:9092\" }", "Comes later."),
+        optional(
+            "kafka",
+            Kind::Properties,
+            "{ servers = \"localhost:9092\" }",
+            "Addresses (`host:port`, several with commas between) and how to reach them.",
+        ),
         optional("nats", Kind::Later(SOURCES_NOW), "{ servers = \"localhost:4222\" }", "Comes later."),
         optional("redis", Kind::Later(SOURCES_NOW), "{ url = \"redis://localhost\" }", "Comes later."),
         optional("rabbitmq", Kind::Later(SOURCES_NOW), "{ url = \"amqp://localhost\" }", "Comes later."),

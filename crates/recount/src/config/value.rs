@@ -1,5 +1,6 @@
 //! One key's value, held against its kind.
 
+use super::broker;
 use super::fault::{Place, Sink, nearest};
 use super::raw::{At, Raw, RawTable, in_order, read_table};
 use super::scalar::{parse_rows, parse_size};
@@ -39,6 +40,8 @@ pub(super) fn read_value(
             _ => Some(Raw::Tables(read_tables(key, spec, value, at, whole, sink)?)),
         },
         Kind::Named(spec) => read_named(key, spec, value, at, whole, sink),
+        Kind::Properties => broker::read_properties(key, value, at, sink),
+        Kind::Start => broker::read_start(key, value, at, sink),
         Kind::Later(sentence) => {
             sink.mask(value.span());
             sink.fault(at, format!("`{}` comes later: {sentence}", key.name), None);
@@ -439,6 +442,8 @@ impl Kind {
             }
             Self::Expressions => "a table of names and CEL expressions".into(),
             Self::Budgets => "a table of reasons and budgets".into(),
+            Self::Properties => "a table of `servers` and further settings of the client".into(),
+            Self::Start => "\"earliest\", \"latest\", a time (RFC 3339) or an offset".into(),
             Self::Table(_) => "a table".into(),
             Self::WordOrTable(words, _) => format!("{}, or a table", one_of(words)),
             Self::Named(_) => "tables with names of your own".into(),

@@ -215,6 +215,40 @@ fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {
         SourceConfig::Http { .. } => {
             add("the log can't be written", "no 202: the sender knows that it must send again");
         }
+        SourceConfig::Kafka { start, .. } => topic_happens(start.is_some(), rows),
+    }
+}
+
+fn topic_happens(begins: bool, rows: &mut Vec<Happens>) {
+    let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
+    add("broker away", "waits until it is back, and goes on; nothing is counted against an event");
+    add(
+        "topic deleted and made again",
+        "the flow stops and asks (source_changed); `--again` reads it as a new one",
+    );
+    add(
+        "retention overtakes the flow",
+        "the range is recorded as lost, with its cause, and reading goes on behind it (positions_lost)",
+    );
+    add(
+        "the topic ends before what was decided",
+        "the flow stops and asks (source_changed): the cluster lost records, or was restored",
+    );
+    add(
+        "somebody moves the group's offset",
+        "it is told (offset_moved_outside), and moves nothing: the flow's own record says where to go on",
+    );
+    add(
+        "an aborted transaction, a marker, a compacted record",
+        "not-an-event; which of the three the client can't tell",
+    );
+    add("a tombstone (a record without a value)", "an empty payload: with JSON a dead letter, decode_failed");
+    add("a second process of this flow", "one of the two is fenced by the partition's epoch, and stops");
+    if !begins {
+        add(
+            "first start on a topic that lost its beginning, or with a group that was used",
+            "the flow stops and asks where to begin: `start`",
+        );
     }
 }
 

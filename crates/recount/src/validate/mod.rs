@@ -165,6 +165,7 @@ fn source_text(source: &SourceConfig) -> String {
         SourceConfig::File { path, follow: false } => format!("the file {}", path.display()),
         SourceConfig::Stdin => "standard input".to_owned(),
         SourceConfig::Http { path } => format!("requests to {path}"),
+        SourceConfig::Kafka { broker, topic, .. } => format!("the topic {topic} on {broker}"),
     }
 }
 

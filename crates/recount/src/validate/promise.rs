@@ -45,6 +45,10 @@ pub(super) fn promise(flow: &FlowConfig) -> Promise {
             "an event has its position in the embedded log from the 202 on; a sender that gets no answer sends \
              again, which the duplicate window sees"
         }
+        SourceConfig::Kafka { .. } => {
+            "a record that is read again is known by its position in this incarnation of the topic; the group's \
+             committed offset is written, and decides nothing"
+        }
     };
     let (delivery, because, effects_are) = match &flow.effect {
         EffectConfig::Sql { database, effects, .. } => (

@@ -199,6 +199,13 @@ pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId])
         SourceConfig::Stdin | SourceConfig::Http { .. } => {
             Box::new(LogSourceWitness::new(flow.spec.flow.clone(), &log_path(config, flow), known))
         }
+        #[cfg(feature = "kafka")]
+        SourceConfig::Kafka { .. } => super::kafka::witness(config, flow),
+        // A config that names a topic is refused by a build without Kafka before anything asks.
+        #[cfg(not(feature = "kafka"))]
+        SourceConfig::Kafka { .. } => {
+            Box::new(LogSourceWitness::new(flow.spec.flow.clone(), &log_path(config, flow), known))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct DryRun {
 pub fn dry_run(mut config: Config) -> Result<DryRun, Failure> {
     if let Some(flow) = config.flows.iter().find(|flow| !matches!(flow.source, SourceConfig::File { .. })) {
         return Err(Failure::usage(format!(
-            "flow {}: a dry run reads a file; what comes by HTTP or standard input can't be taken twice",
+            "flow {}: a dry run reads a file; what comes from a topic, by HTTP or standard input is not read for one yet",
             flow.spec.flow
         )));
     }

@@ -3,6 +3,8 @@
 pub mod audit;
 mod dry_run;
 pub mod effect;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod listening;
 mod report;
 pub mod source;
@@ -135,7 +137,7 @@ pub async fn start(
             tracing::warn!(flow = %name, "is paused, and takes nothing until: recount resume {name} --because …; {why}");
         }
         let checks = Arc::new(compile(flow)?);
-        let source = source::open(config, flow, known, options, &mut running.routes)?;
+        let source = source::open(config, flow, known, options, &running.book, &mut running.routes)?;
         let parts = FlowParts {
             source: match options.read_sources {
                 true => reporting.source(config, flow, source, &checks, &running.book)?,

@@ -9,7 +9,7 @@ use recount_adapters::embedded_log::{
 };
 use recount_adapters::file::{FileSettings, FileSource, KnownFile};
 use recount_adapters::http_source::{Auth, HttpSettings, Secret, router};
-use recount_engine::{Capabilities, Source, SourceError, SourcePartition, SourceReader};
+use recount_engine::{Book, Capabilities, Source, SourceError, SourcePartition, SourceReader};
 use recount_ledger::{LedgerStore, SqliteLedger};
 use recount_model::{FlowName, PartitionId};
 use std::path::PathBuf;
@@ -50,6 +50,7 @@ pub(super) fn open(
     flow: &FlowConfig,
     known: Vec<KnownPartition>,
     options: RunOptions,
+    book: &Book,
     routes: &mut Vec<axum::Router>,
 ) -> Result<Arc<dyn Source>, Failure> {
     if !options.read_sources {
@@ -93,6 +94,13 @@ pub(super) fn open(
             };
             routes.push(router(settings, log.clone()).map_err(Failure::usage)?);
             Ok(Arc::new(LogSource::new(log, log_settings())))
+        }
+        #[cfg(feature = "kafka")]
+        SourceConfig::Kafka { .. } => super::kafka::source(config, flow, &known, options, book),
+        #[cfg(not(feature = "kafka"))]
+        SourceConfig::Kafka { .. } => {
+            let _ = book;
+            Err(Failure::usage("this build of recount has no Kafka"))
         }
     }
 }

@@ -156,7 +156,7 @@ fn checks_and_reasons() {
 #[test]
 fn sources_and_what_comes_later() {
     let file = "source = { file = \"orders.ndjson\" }";
-    check(file, "source = {}", &["8 flow.reserve-stock.source: the source names neither `file` nor `http`"]);
+    check(file, "source = {}", &["8 flow.reserve-stock.source: the source names neither `file`, `http` nor `broker`"]);
     check(
         file,
         "source = { file = \"a\", http = \"/a\" }",
@@ -171,14 +171,19 @@ fn sources_and_what_comes_later() {
         file,
         "source = { broker = \"main\" }\n[broker.main]\n[flow.reserve-stock.x]",
         &[
-            "8 flow.reserve-stock.source.broker: sources on a broker come later: this build has the sources `file` and `http`",
+            "8 flow.reserve-stock.source: the source names a broker, and no `topic`",
+            "8 flow.reserve-stock.source: the source names a topic, and no `group`",
+            "9 broker.main: the broker does not say what it is",
             "10 flow.reserve-stock.x: unknown key",
         ],
     );
     check(
         "[ledger]",
-        "[broker.main]\nkafka = { servers = \"a:1\" }\n[ledger]",
-        &["2 broker.main.kafka: `kafka` comes later: this build has the sources `file` and `http`"],
+        "[broker.main]\nnats = { servers = \"a:1\" }\n[ledger]",
+        &[
+            "1 broker.main: the broker does not say what it is",
+            "2 broker.main.nats: `nats` comes later: this build has the sources `file`, `http` and Kafka",
+        ],
     );
     check(
         "sqlite:shop.db",

@@ -1,0 +1,192 @@
+//! One consumer for all partitions of a topic, and the thread that serves it.
+
+use super::settings::{KafkaError, KafkaSettings, NO_GROUP};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError as ClientError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+/// How often the thread looks for offsets to commit, at least.
+const SERVE_EVERY: Duration = Duration::from_millis(100);
+/// How long an end waits for the last commit.
+const LAST_COMMIT_WAIT: Duration = Duration::from_secs(2);
+
+/// The consumer.
+pub(super) type Consumer = BaseConsumer<Context>;
+
+/// Hears what librdkafka says of the connection.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    trouble: Mutex<Option<String>>,
+    is_commit_trouble_told: AtomicBool,
+}
+
+impl Context {
+    /// Why nothing comes, as far as librdkafka said; none since the cluster last answered.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    /// The cluster answered.
+    pub fn is_well(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        tracing::debug!(target: "recount::kafka", ?level, "{fac}: {message}");
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        let means_trouble = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::Authentication
+                    | RDKafkaErrorCode::SaslAuthenticationFailed
+                    | RDKafkaErrorCode::SSL
+                    | RDKafkaErrorCode::Resolve
+                    | RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::Fatal
+            )
+        );
+        if means_trouble {
+            *self.lock() = Some(reason.to_owned());
+        }
+        tracing::debug!(target: "recount::kafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.is_commit_trouble_told.store(false, Ordering::Relaxed),
+            Err(error) => self.tell_commit_trouble(&error),
+        }
+    }
+}
+
+impl Context {
+    /// Once, until one works again: the flow does not depend on it.
+    fn tell_commit_trouble(&self, error: &ClientError) {
+        if !self.is_commit_trouble_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "recount::source",
+                "the group's offsets could not be committed; the flow's own record is not touched by that, but tools \
+                 that look at the group's lag are: {error}");
+        }
+    }
+}
+
+/// Makes a consumer. It connects by itself.
+pub(super) fn consumer(
+    settings: &super::KafkaBroker,
+    group: Option<&str>,
+    partitions: usize,
+) -> Result<Consumer, KafkaError> {
+    let config = settings.config(group.unwrap_or(NO_GROUP), partitions);
+    config.create_with_context(Context::default()).map_err(|error| match error {
+        // What was written may be a password.
+        ClientError::ClientConfig(_, _, name, _) => KafkaError::Settings(format!(
+            "`{name}` is not a property that it knows, or what it says is wrong"
+        )),
+        error => KafkaError::Settings(error.to_string()),
+    })
+}
+
+/// Serves a consumer: its events are polled, and offsets that were settled are committed, for all partitions
+/// at once. It ends with [`Served`].
+pub(super) struct Served {
+    /// The consumer.
+    pub consumer: Arc<Consumer>,
+    to_commit: Arc<Mutex<BTreeMap<i32, u64>>>,
+    ends: Arc<AtomicBool>,
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Served {
+    pub fn start(settings: &KafkaSettings, partitions: usize) -> Result<Self, KafkaError> {
+        let consumer = Arc::new(consumer(&settings.broker, settings.group.as_deref(), partitions)?);
+        let to_commit = Arc::new(Mutex::new(BTreeMap::new()));
+        let ends = Arc::new(AtomicBool::new(false));
+        let (ended_in, ended) = mpsc::channel();
+        let thread = Thread {
+            consumer: Arc::clone(&consumer),
+            topic: settings.topic.clone(),
+            has_group: settings.group.is_some(),
+            to_commit: Arc::clone(&to_commit),
+            ends: Arc::clone(&ends),
+        };
+        std::thread::Builder::new()
+            .name("recount-kafka".to_owned())
+            .spawn(move || {
+                thread.run();
+                // Nobody may wait for it any more.
+                ended_in.send(()).ok();
+            })
+            .map_err(|error| KafkaError::Thread(error.to_string()))?;
+        Ok(Self { consumer, to_commit, ends, ended: Mutex::new(ended) })
+    }
+
+    /// Everything below is settled; told to the broker soon.
+    pub fn note_settled(&self, partition: i32, next_offset: u64) {
+        self.to_commit.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next_offset);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        // The last commit is a hint like the others: it is not waited for beyond this.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        ended.recv_timeout(LAST_COMMIT_WAIT).ok();
+    }
+}
+
+struct Thread {
+    consumer: Arc<Consumer>,
+    topic: String,
+    has_group: bool,
+    to_commit: Arc<Mutex<BTreeMap<i32, u64>>>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Thread {
+    fn run(&self) {
+        while !self.ends.load(Ordering::Acquire) {
+            // Records come through the partitions' own queues; here are only events of the connection, which
+            // the context hears.
+            drop(self.consumer.poll(SERVE_EVERY));
+            self.commit(CommitMode::Async);
+        }
+        self.commit(CommitMode::Sync);
+    }
+
+    fn commit(&self, mode: CommitMode) {
+        let offsets = std::mem::take(&mut *self.to_commit.lock().unwrap_or_else(PoisonError::into_inner));
+        if offsets.is_empty() || !self.has_group {
+            return;
+        }
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, next_offset) in offsets {
+            let offset = Offset::Offset(i64::try_from(next_offset).unwrap_or(i64::MAX));
+            if let Err(error) = list.add_partition_offset(&self.topic, partition, offset) {
+                self.consumer.context().tell_commit_trouble(&error);
+            }
+        }
+        if let Err(error) = self.consumer.commit(&list, mode) {
+            self.consumer.context().tell_commit_trouble(&error);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Apache Kafka as a source, through librdkafka.
+//!
+//! The source id is the cluster's id and the topic's id, so a topic that is deleted and made again is another
+//! source: every batch is given out only after the cluster said, *after* its records came, that the topic is
+//! still the same one. Where to read from is our own record's to say; the group's committed offset is written
+//! as a hint for others and never read to decide anything.
+//!
+//! One process reads all partitions of the topic (they are assigned, not subscribed to). A second process is
+//! kept out by the effect's own epoch, partition by partition; sharing a topic among processes through the
+//! consumer group comes later.
+
+mod client;
+#[allow(unsafe_code)]
+mod native;
+mod reader;
+mod settings;
+mod source;
+mod watermarks;
+mod witness;
+
+pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Told};
+pub use source::KafkaSource;
+pub use witness::KafkaSourceWitness;
