@@ -16,6 +16,8 @@ mod harness;
 mod http_server;
 mod init;
 mod json_reference;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod languages;
 mod ledger_trouble;
 mod observe;

@@ -8,19 +8,18 @@ use crate::support::{LIMITS, settle, shown};
 use recount_adapters::kafka::{KafkaBroker, KafkaSettings, KafkaSource, KafkaStart};
 use recount_engine::{Polled, Source, SourceError, SourcePartition, SourceReader, TakeLimits};
 use recount_model::{FlowName, PartitionId};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::{RwLock, RwLockReadGuard};
 use topic::Topic;
 
 /// Held for writing by the test that kills the broker, for reading by the others.
-static BROKER: RwLock<()> = RwLock::new(());
+static BROKER: RwLock<()> = RwLock::const_new(());
 
 /// The broker's address, and the word that nobody kills it meanwhile; `None` where `RECOUNT_WITHOUT` leaves
 /// it out.
-fn servers() -> Option<(String, RwLockReadGuard<'static, ()>)> {
+async fn servers() -> Option<(String, RwLockReadGuard<'static, ()>)> {
     let kafka = recount_services::kafka()?;
-    let stays = BROKER.read().unwrap_or_else(PoisonError::into_inner);
-    Some((kafka.servers(), stays))
+    Some((kafka.servers(), BROKER.read().await))
 }
 
 fn settings(topic: &Topic) -> KafkaSettings {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_come_in_order_and_a_reader_opened_again_goes_on_where_our_record_says() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "order", 1);
     let payloads: Vec<String> = (0..2000).map(|n| format!("e{n}")).collect();
     topic.publish(0, &payloads.iter().map(String::as_str).collect::<Vec<_>>());
@@ -42,7 +42,7 @@ async fn records_come_in_order_and_a_reader_opened_again_goes_on_where_our_recor
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_take_keeps_to_its_limits_and_the_partitions_do_not_mix() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "limits", 3);
     for partition in 0..3 {
         let payloads: Vec<String> =
@@ -72,7 +72,7 @@ async fn a_take_keeps_to_its_limits_and_the_partitions_do_not_mix() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_headers_and_a_tombstone_are_delivered_as_they_are() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "whole", 1);
     let headers: [(&str, &[u8]); 3] = [("ce_id", b"e-1"), ("ce_specversion", b"1.0"), ("raw", b"\xff\x00")];
     topic.publish_whole(Some(b"{}"), Some(b"sku-1"), &headers);
@@ -92,7 +92,7 @@ async fn key_headers_and_a_tombstone_are_delivered_as_they_are() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aborted_records_and_markers_are_positions_without_an_event_also_at_the_end() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "aborted", 1);
     let producer = topic.producer(Some(&topic.name));
     let transaction = |payloads: &[&str], commit: bool| {
@@ -130,7 +130,7 @@ async fn aborted_records_and_markers_are_positions_without_an_event_also_at_the_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_a_flow_begins_is_asked_unless_nothing_can_go_wrong() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "start", 1);
     topic.publish(0, &["a", "b", "c"]);
     topic.move_group(&settings(&topic).group.unwrap(), 0, 2);
@@ -159,7 +159,7 @@ async fn where_a_flow_begins_is_asked_unless_nothing_can_go_wrong() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_group_is_told_where_we_are_and_never_asked() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "hint", 1);
     topic.publish(0, &["a", "b", "c", "d"]);
     let group = settings(&topic).group.unwrap();
@@ -190,7 +190,7 @@ async fn the_group_is_told_where_we_are_and_never_asked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_reads_the_same_with_a_client_of_its_own() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "witness", 2);
     topic.publish(0, &["a", "b", "c"]);
     let source = source(&topic);

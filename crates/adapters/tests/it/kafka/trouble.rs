@@ -5,12 +5,11 @@ use super::{BROKER, error_of, first, known, open, servers, source, take};
 use crate::support::changed;
 use recount_adapters::kafka::{KafkaBroker, KafkaSettings, KafkaSource};
 use recount_engine::{Source, SourceError};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_retention_took_is_lost_with_its_range_and_reading_goes_on() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "lost", 1);
     topic.publish(0, &["a", "b", "c", "d", "e"]);
     let mut reader = open(&source(&topic), 0).await;
@@ -25,7 +24,7 @@ async fn what_retention_took_is_lost_with_its_range_and_reading_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_retention_takes_before_a_slow_reader_is_lost_with_its_range() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "slow", 1);
     let large = "x".repeat(300_000);
     topic.publish(0, &vec![large.as_str(); 150]);
@@ -47,7 +46,7 @@ async fn what_retention_takes_before_a_slow_reader_is_lost_with_its_range() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_anew_is_another_source_at_start_and_while_it_is_read() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "anew", 1);
     topic.publish(0, &["a", "b", "c"]);
     let reading = source(&topic);
@@ -85,7 +84,7 @@ fn make_again(topic: &Topic) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_gone_stops_the_reader() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "gone", 1);
     topic.publish(0, &["a"]);
     let source = source(&topic);
@@ -105,7 +104,7 @@ async fn a_topic_that_is_gone_stops_the_reader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_position_beyond_the_end_stops_the_flow() {
-    let Some((servers, _stays)) = servers() else { return };
+    let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "beyond", 1);
     topic.publish(0, &["a", "b"]);
     let partition = first(&source(&topic)).await;
@@ -141,7 +140,7 @@ async fn a_cluster_that_is_not_there_is_away_and_a_setting_that_is_none_is_told(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_killed_and_started_again_costs_nothing_but_time() {
     let Some(kafka) = recount_services::kafka() else { return };
-    let _alone = BROKER.write().unwrap_or_else(PoisonError::into_inner);
+    let _alone = BROKER.write().await;
     let topic = Topic::make(&kafka.servers(), "killed", 1);
     let payloads: Vec<String> = (0..500).map(|n| format!("e{n}")).collect();
     topic.publish(0, &payloads.iter().map(String::as_str).collect::<Vec<_>>());

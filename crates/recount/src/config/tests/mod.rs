@@ -6,6 +6,7 @@ use recount_engine::RowRange;
 use recount_model::decide::AfterLast;
 use std::fmt::Write as _;
 
+mod brokers;
 mod faults;
 mod faults_of_effects;
 mod watched;
@@ -82,8 +83,12 @@ fn told(faults: &[Fault]) -> String {
 /// and no others.
 fn check(old: &str, new: &str, expected: &[&str]) {
     assert!(RIGHT.contains(old), "the right config doesn't hold {old}");
-    let text = RIGHT.replacen(old, new, 1);
-    let faults = match load(&text) {
+    check_text(&RIGHT.replacen(old, new, 1), expected);
+}
+
+/// Expects faults that hold each of `expected`, in order, and no others.
+fn check_text(text: &str, expected: &[&str]) {
+    let faults = match load(text) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.faults,
     };
@@ -93,7 +98,7 @@ fn check(old: &str, new: &str, expected: &[&str]) {
             .iter()
             .zip(expected)
             .all(|(fault, part)| format!("{} {}: {}", fault.line, fault.key, fault.message).contains(part));
-    assert!(matches, "{new:?} gave\n{found}but must give\n{}", expected.join("\n"));
+    assert!(matches, "{text}\ngave\n{found}but must give\n{}", expected.join("\n"));
     for fault in &faults {
         assert!(!fault.message.ends_with('.'), "{}", fault.message);
     }
