@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Before the cluster is asked, memory is planned for so many partitions.
 const PARTITIONS_EXPECTED: usize = 16;
+/// How long an answer may take while the cluster is away.
+const AWAY_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Brokers that have just started, or are about to hand over, may not know what they will know in a moment.
 const DOUBT_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -226,7 +228,10 @@ impl Topic {
         let topic = Arc::clone(self);
         blocking(move || {
             let consumer = &topic.served.consumer;
-            let described = describe(consumer, &topic.name, ANSWER_WAIT);
+            // Whoever asks is not to be kept long by a cluster that is known to be away.
+            let is_away = consumer.context().trouble().is_some();
+            let wait = if is_away { AWAY_ANSWER_WAIT } else { ANSWER_WAIT };
+            let described = describe(consumer, &topic.name, wait);
             topic.look_at(described, cluster_id(consumer).as_deref())
         })
         .await?
