@@ -22,6 +22,11 @@ pub(crate) fn read_url(url: &str) -> Result<Config, PostgresOpenError> {
         let why = "the database's url names no host: write postgres://user@host:5432/name";
         return Err(PostgresOpenError::Url(why.to_owned()));
     }
+    // Split at the first @, the rest of a password would count as the host, and be told as such.
+    if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+        let why = "the database's url has an @ too many: write the one inside the password as %40";
+        return Err(PostgresOpenError::Url(why.to_owned()));
+    }
     Ok(config)
 }
 

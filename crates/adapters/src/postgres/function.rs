@@ -46,6 +46,10 @@ pub(crate) fn call(plan: &Plan, guarded: bool) -> String {
 
 /// The SQL that makes one of the two; none where a type or text of the flow does not allow it.
 pub(crate) fn make(plan: &Plan, guarded: bool, data_states: &[String]) -> Option<String> {
+    // They stand in the text as they are.
+    if !data_states.iter().all(|state| state.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        return None;
+    }
     let mut writer = Writer { declare: String::new(), body: String::new(), guarded, data_states };
     for (index, route) in plan.routes.iter().enumerate() {
         writer.route(index, route)?;

@@ -103,7 +103,7 @@ impl Making<'_> {
                 let types = prepared.statement.params().to_vec();
                 let numbered =
                     numbered(&statement.sql, &route.params).map_err(|_| NoPlan::Refused(Vec::new()))?;
-                self.plain &= leaves_nothing(self.client, &numbered.sql, &types).await?;
+                self.plain &= looked_at(self.client, &numbered.sql, &types, LEAVES_NOTHING).await?;
             } else {
                 self.plain = false;
             }
@@ -140,6 +140,12 @@ impl Making<'_> {
                 return Ok(None);
             }
         };
+        let types = prepared.statement.params().to_vec();
+        let asked = numbered(sql, given).map_err(|_| NoPlan::Refused(Vec::new()))?;
+        if !looked_at(self.client, &asked.sql, &types, CALLS_NOTHING).await? {
+            // Inside the server nothing undoes what it may leave.
+            self.not_in_server(format!("{rule} calls a function that may write (declare it STABLE if not)"));
+        }
         Ok(Some(When { text: sql.to_owned(), truth, prepared }))
     }
 
@@ -205,10 +211,22 @@ fn effect_fault(sql: &str) -> Option<String> {
     }
 }
 
-/// Whether a statement that changes no row leaves nothing: no trigger and no rule on the tables that it
-/// names, no function of the user's own that may write. Asked of the catalog through a function with the
-/// statement as its body, whose dependencies the server writes down; it is never kept.
-async fn leaves_nothing(client: &mut Client, sql: &str, params: &[Type]) -> Result<bool, NoPlan> {
+/// No function of the user's own that may write.
+const CALLS_NOTHING: &str = "NOT EXISTS (SELECT 1 FROM pg_proc p JOIN named ON refclassid = 'pg_proc'::regclass \
+     AND refobjid = p.oid WHERE p.provolatile = 'v')";
+
+/// A statement that changes no row leaves nothing: no trigger and no rule on the tables that it names or on
+/// parts of them, no function of the user's own that may write.
+const LEAVES_NOTHING: &str = "NOT EXISTS (SELECT 1 FROM pg_trigger JOIN named ON refclassid = 'pg_class'::regclass \
+       AND refobjid = tgrelid WHERE NOT tgisinternal AND tgenabled <> 'D') \
+     AND NOT EXISTS (SELECT 1 FROM pg_rewrite JOIN named ON refclassid = 'pg_class'::regclass \
+       AND refobjid = ev_class) \
+     AND NOT EXISTS (SELECT 1 FROM pg_proc p JOIN named ON refclassid = 'pg_proc'::regclass \
+       AND refobjid = p.oid WHERE p.provolatile = 'v')";
+
+/// Whether that holds of a statement. Asked of the catalog through a function with the statement as its body,
+/// whose dependencies the server writes down; it is never kept.
+async fn looked_at(client: &mut Client, sql: &str, params: &[Type], whether: &str) -> Result<bool, NoPlan> {
     let types: Option<Vec<String>> = params.iter().map(type_name).collect();
     let Some(types) = types else { return Ok(false) };
     let transaction = client.transaction().await.map_err(NoPlan::Database)?;
@@ -220,15 +238,14 @@ async fn leaves_nothing(client: &mut Client, sql: &str, params: &[Type]) -> Resu
         tracing::debug!("a statement can't be looked at: {}", message(&error));
         return Ok(false);
     }
-    let ask = "WITH named AS (SELECT refclassid, refobjid FROM pg_depend \
-                 WHERE classid = 'pg_proc'::regclass AND objid = 'pg_temp.recount_looks_at'::regproc) \
-               SELECT NOT EXISTS (SELECT 1 FROM pg_trigger JOIN named ON refclassid = 'pg_class'::regclass \
-                   AND refobjid = tgrelid WHERE NOT tgisinternal AND tgenabled <> 'D') \
-                 AND NOT EXISTS (SELECT 1 FROM pg_rewrite JOIN named ON refclassid = 'pg_class'::regclass \
-                   AND refobjid = ev_class) \
-                 AND NOT EXISTS (SELECT 1 FROM pg_proc p JOIN named ON refclassid = 'pg_proc'::regclass \
-                   AND refobjid = p.oid WHERE p.provolatile = 'v')";
-    let answer = transaction.query_one(ask, &[]).await.map_err(NoPlan::Database)?;
+    let ask = format!(
+        "WITH RECURSIVE named AS (SELECT refclassid, refobjid FROM pg_depend \
+             WHERE classid = 'pg_proc'::regclass AND objid = 'pg_temp.recount_looks_at'::regproc \
+           UNION SELECT refclassid, inhrelid FROM pg_inherits JOIN named ON refclassid = 'pg_class'::regclass \
+             AND refobjid = inhparent) \
+         SELECT {whether}"
+    );
+    let answer = transaction.query_one(&ask, &[]).await.map_err(NoPlan::Database)?;
     let plain = answer.get(0);
     transaction.rollback().await.map_err(NoPlan::Database)?;
     Ok(plain)

@@ -14,9 +14,12 @@ use recount_engine::{
     Claim, Committed, Conclude, EffectBatch, EffectEvent, EffectFault, EffectRows, OtherwiseVerdict, Outcome,
 };
 use recount_model::{PartitionId, Verdict};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Statement};
 
+/// What the server says where a statement took longer than it may, or somebody cancelled it.
+const QUERY_CANCELED: &str = "57014";
 const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE";
 
 /// A connection with everything that a batch needs prepared on it.
@@ -29,6 +32,8 @@ pub(crate) struct Session {
     entered: Statement,
     prefix: Statement,
     calls: Option<Calls>,
+    /// A batch took longer inside the server than one statement may.
+    is_slow: AtomicBool,
 }
 
 struct Calls {
@@ -74,6 +79,7 @@ impl Session {
             client,
             plan,
             calls,
+            is_slow: AtomicBool::new(false),
         })
     }
 
@@ -97,24 +103,10 @@ impl Session {
     ) -> Result<Vec<Outcome>, EffectFault> {
         let runs_statements = !events.is_empty() && !self.plan.routes.is_empty();
         let in_server = self.calls.as_ref().filter(|_| events.iter().all(|event| event.replay.is_none()));
-        if let Some(calls) = in_server.filter(|_| runs_statements) {
-            if let Some(plain) = &calls.plain {
-                match self.call(at, claim, plain, events).await? {
-                    Ok(rows) => return self.read(at, events, &rows),
-                    Err(error) => {
-                        let state = state(&error);
-                        let is_redone = state.is_some_and(|state| {
-                            state == function::REDO || blame(state, &settings.data_states) == Blame::Event
-                        });
-                        if !is_redone {
-                            return Err(fault("the batch", &error));
-                        }
-                        self.tiny("ROLLBACK").await?;
-                    }
-                }
-            }
-            let rows = self.call(at, claim, &calls.guarded, events).await?;
-            return self.read(at, events, &rows.map_err(|error| fault("the batch", &error))?);
+        if let Some(calls) = in_server.filter(|_| runs_statements && !self.is_slow.load(Ordering::Relaxed))
+            && let Some(outcomes) = self.inside(settings, at, claim, calls, events).await?
+        {
+            return Ok(outcomes);
         }
         let (begun, claimed) = join(self.client.batch_execute(BEGIN), self.claim(at, claim)).await;
         begun.map_err(|error| fault("BEGIN", &error))?;
@@ -126,6 +118,40 @@ impl Session {
         } else {
             one_by_one.run(events).await
         }
+    }
+
+    /// The batch inside the server; none, and nothing done, where only one statement after the other can tell
+    /// whose fault an error is: a value that the server does not even take as a text (a zero byte) fails
+    /// before the function begins, and what one statement may take is too little time for all of them.
+    async fn inside(
+        &self,
+        settings: &PostgresEffectSettings,
+        at: &PartitionId,
+        claim: Claim,
+        calls: &Calls,
+        events: &[EffectEvent],
+    ) -> Result<Option<Vec<Outcome>>, EffectFault> {
+        for function in calls.plain.iter().chain([&calls.guarded]) {
+            let error = match self.call(at, claim, function, events).await? {
+                Ok(rows) => return self.read(at, events, &rows).map(Some),
+                Err(error) => error,
+            };
+            let is_slow = state(&error) == Some(QUERY_CANCELED);
+            let is_redone = state(&error).is_some_and(|state| {
+                state == function::REDO || blame(state, &settings.data_states) == Blame::Event
+            });
+            if !is_slow && !is_redone {
+                return Err(fault("the batch", &error));
+            }
+            self.tiny("ROLLBACK").await?;
+            if is_slow {
+                tracing::info!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+                    "a batch took longer inside the server than a statement may: batches go statement by statement now");
+                self.is_slow.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// BEGIN, claim and the function in one round trip. Where the claim does not hold, what the function did

@@ -2,6 +2,7 @@
 
 mod equivalence;
 mod outcomes;
+mod poison;
 mod trouble;
 mod witness;
 
