@@ -35,6 +35,8 @@ pub(crate) struct Compared {
     pub effects: u64,
     /// Worst first.
     pub findings: Vec<Finding>,
+    /// What differs and can't be told apart.
+    pub unprovable: Vec<Finding>,
     /// What is not a finding yet.
     pub open: Vec<String>,
     /// What can't be seen.
@@ -116,10 +118,12 @@ pub(crate) fn statement(
 fn put_together(comparing: &Comparing<'_>, attested: Attested, compared: Compared) -> Statement {
     let mut findings = attested.findings;
     findings.extend(compared.findings);
+    let mut unprovable = attested.unprovable;
+    unprovable.extend(compared.unprovable);
     let open: Vec<String> = attested.open.into_iter().chain(compared.open).collect();
     let status = if !findings.is_empty() {
         BookStatus::Imbalanced
-    } else if !attested.unprovable.is_empty() {
+    } else if !unprovable.is_empty() {
         BookStatus::Unprovable
     } else if !open.is_empty() {
         BookStatus::Open
@@ -142,7 +146,7 @@ fn put_together(comparing: &Comparing<'_>, attested: Attested, compared: Compare
     for blind in &compared.blind {
         sentence.push_str(&format!("; {blind}"));
     }
-    findings.extend(attested.unprovable);
+    findings.extend(unprovable);
     let look = look(&findings);
     let sides =
         (Side::new(comparing.expected_effects(), comparing.expected), Side::new("effects", compared.effects));
@@ -210,7 +214,7 @@ fn in_total(comparing: &Comparing<'_>) -> Outcome {
         );
     }
     let blind = vec!["one left out and one there twice would cancel unseen".to_owned()];
-    Ok(Ok(Compared { strength: Strength::TotalWithoutCut, effects, findings, open, blind, told }))
+    Ok(Ok(Compared { strength: Strength::TotalWithoutCut, effects, findings, unprovable: Vec::new(), open, blind, told }))
 }
 
 /// Applied decisions whose effects still have time.

@@ -86,13 +86,17 @@ pub(crate) fn compare(
         Ok(unknown) => unknown,
         Err(error) => return Ok(Err(error)),
     };
-    let mut blind = Vec::new();
-    if left_out > 0 {
-        blind.push(format!("{left_out} more ids differ than were looked at"));
-    }
-    if without_id > 0 {
-        blind.push(format!("{} without an id can't be told apart", plural(without_id, "effect")));
-    }
+    let (mut blind, mut unprovable) = (Vec::new(), Vec::new());
+    let mut unknown_of = |code, count: u64, sentence: String| {
+        if count > 0 {
+            blind.push(sentence.clone());
+            unprovable.push(Finding { code, sentence, names: Vec::new(), count, since: None });
+        }
+    };
+    let sentence = format!("{left_out} more ids differ than were looked at");
+    unknown_of(comparing.missing_code(), left_out, sentence);
+    let sentence = format!("{} without an id can't be told apart", plural(without_id, "effect"));
+    unknown_of(reason::EFFECTS_WITHOUT_DECISION, without_id, sentence);
     if history.applied_without_id > 0 {
         let decisions = plural(history.applied_without_id, "decision");
         blind.push(format!("{decisions} without an id can't be looked for"));
@@ -101,7 +105,8 @@ pub(crate) fn compare(
         blind.push("effects of events that left the ledger with retention are not looked at".to_owned());
     }
     let may_be_hidden = comparing.has_dropped() || found.unknown_count <= history.applied_without_id;
-    found.tell(comparing, unknown, may_be_hidden, effects, blind).map(Ok)
+    let told = found.tell(comparing, unknown, may_be_hidden, effects, blind)?;
+    Ok(Ok(Compared { unprovable, ..told }))
 }
 
 /// Visits the effects, hash and id; none where the column is empty.
@@ -229,6 +234,8 @@ impl Found {
                     self.twice.push((place, id.effects));
                 }
                 (Some(_), _) => {}
+                // The event that it repeats left the ledger with retention, and the effect is that one's.
+                (None, Some((_, code))) if repeats(&code) && comparing.has_dropped() => {}
                 (None, Some(refused)) => {
                     self.unexpected_count += 1;
                     self.unexpected.push(refused);
@@ -307,7 +314,7 @@ impl Found {
             open.push(format!("{} not there yet", self.waited_for));
         }
         let strength = Strength::ByIdWithoutCut;
-        Ok(Compared { strength, effects, findings, open, blind, told })
+        Ok(Compared { strength, effects, findings, unprovable: Vec::new(), open, blind, told })
     }
 
     /// Whether the consumer left events out, or is behind them.
@@ -327,6 +334,11 @@ impl Found {
             "effects of later events are there, so the consumer went past these and left nothing"
         }
     }
+}
+
+/// Whether an event with the same id came before it.
+fn repeats(code: &ReasonCode) -> bool {
+    [reason::DUPLICATE, reason::ID_REUSED].contains(code)
 }
 
 fn stand(count: u64) -> String {

@@ -371,3 +371,15 @@ fn a_running_instance_says_when_the_consumer_stops_and_when_it_has_caught_up() {
     eventually("it works again", || health(&running).0 == 200);
     running.terminate().expect(0);
 }
+
+#[test]
+fn effects_without_an_id_are_never_called_balanced() {
+    let world = observed(SEEN, "1s", "", "");
+    world.lines(&many(50));
+    consume(&world.path(""), |_, _| Some(MOVE));
+    world.shop().execute_batch("INSERT INTO movement VALUES (NULL, 3), (NULL, 4)").unwrap();
+    let report = world.run().expect(3).json();
+    let e2 = statement(&report, "E2");
+    assert_eq!(e2["status"], "unprovable", "{report:#}");
+    assert!(e2["sentence"].as_str().unwrap().contains("2 effects without an id"), "{report:#}");
+}
