@@ -35,6 +35,7 @@ pub(crate) async fn connect(settings: &PostgresEffectSettings) -> Result<Client,
     let mut config = read_url(&settings.url)?;
     config.application_name(format!("recount {}", settings.flow));
     config.connect_timeout(Duration::from_millis(settings.connect_time_ms_max));
+    notice_silence(&mut config);
     let client = open(&config).await?;
     let told = format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
@@ -45,6 +46,24 @@ pub(crate) async fn connect(settings: &PostgresEffectSettings) -> Result<Client,
         PostgresOpenError::Unusable(format!("the session can't be set up: {}", message(&error)))
     })?;
     Ok(client)
+}
+
+/// A host that is gone without a word must not be waited for: by default the system asks after two hours.
+/// What the URL says stands.
+fn notice_silence(config: &mut Config) {
+    let usual = Config::new();
+    if config.get_keepalives_idle() == usual.get_keepalives_idle() {
+        config.keepalives_idle(Duration::from_secs(20));
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(Duration::from_secs(5));
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(4);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(Duration::from_secs(40));
+    }
 }
 
 async fn open(config: &Config) -> Result<Client, PostgresOpenError> {
@@ -133,4 +152,22 @@ pub(crate) async fn weaknesses(client: &Client) -> Result<Vec<String>, tokio_pos
         );
     }
     Ok(weak)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_gone_is_noticed_within_a_minute_unless_the_url_says_otherwise() {
+        let told = |url: &str| {
+            let mut config = read_url(url).unwrap();
+            notice_silence(&mut config);
+            (config.get_keepalives_idle(), config.get_tcp_user_timeout().copied())
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(told("postgres://shop@db/shop"), (seconds(20), Some(seconds(40))));
+        let own = "postgres://shop@db/shop?keepalives_idle=7&tcp_user_timeout=9";
+        assert_eq!(told(own), (seconds(7), Some(seconds(9))));
+    }
 }

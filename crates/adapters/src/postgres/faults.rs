@@ -1,6 +1,6 @@
 //! Whose fault an error of PostgreSQL is: the event's, or the database's.
 
-use recount_engine::EffectFault;
+use recount_engine::{EffectEvent, EffectFault};
 use recount_model::Value;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
@@ -68,6 +68,26 @@ pub(crate) fn without_values(message: &str, names: &[String], values: &[Value]) 
         }
     }
     text
+}
+
+/// A fault without the values of the events that were under way: it goes to the log, and whoever raises an
+/// error of their own may well quote them.
+pub(crate) fn without_values_of(
+    fault: EffectFault,
+    names: &dyn Fn(&EffectEvent) -> Option<Vec<String>>,
+    events: &[EffectEvent],
+) -> EffectFault {
+    let hide = |text: String| {
+        events.iter().fold(text, |text, event| match names(event) {
+            Some(names) => without_values(&text, &names, &event.event.params),
+            None => text,
+        })
+    };
+    match fault {
+        EffectFault::Away(text) => EffectFault::Away(hide(text)),
+        EffectFault::Again(text) => EffectFault::Again(hide(text)),
+        other => other,
+    }
 }
 
 /// An error before COMMIT was sent that is not the event's: what was being done, and what was said.

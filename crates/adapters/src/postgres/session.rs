@@ -1,7 +1,7 @@
 //! One connection of one partition, and a batch on it: two round trips where the batch runs inside the server.
 
 use super::connect::connect;
-use super::faults::{Blame, blame, fault, message, state};
+use super::faults::{Blame, blame, fault, message, state, without_values_of};
 use super::function::{self, code};
 use super::one_by_one::{OneByOne, route_of};
 use super::outcome::{End, Place};
@@ -89,7 +89,10 @@ impl Session {
         settings: &PostgresEffectSettings,
         batch: &mut EffectBatch,
     ) -> Result<Committed, EffectFault> {
-        let outcomes = self.outcomes(settings, &batch.at, batch.claim, &batch.events).await?;
+        let outcomes = self.outcomes(settings, &batch.at, batch.claim, &batch.events).await;
+        let names =
+            |event: &EffectEvent| self.plan.routes.get(event.event.route).map(|route| route.params.clone());
+        let outcomes = outcomes.map_err(|fault| without_values_of(fault, &names, &batch.events))?;
         assert_eq!(outcomes.len(), batch.events.len(), "each event has one outcome");
         self.conclude(settings, batch, outcomes).await
     }

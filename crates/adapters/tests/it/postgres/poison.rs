@@ -80,3 +80,23 @@ async fn a_host_that_holds_the_rest_of_a_password_is_not_shown() {
     assert!(!error.contains("t@127"), "{error}");
     assert!(error.contains("%40"), "{error}");
 }
+
+#[tokio::test]
+async fn an_error_that_quotes_a_value_is_told_without_it() {
+    let tables = format!(
+        "{SHOP} CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         RAISE EXCEPTION 'not for %', new.sku USING ERRCODE = 'ZZ001'; END $$; \
+         CREATE TRIGGER refuse BEFORE UPDATE ON stock FOR EACH ROW EXECUTE FUNCTION refuse(); \
+         INSERT INTO stock VALUES ('anna@example.org', 5);"
+    );
+    for in_server in [true, false] {
+        let names = ["quantity", "sku"];
+        let shop =
+            Shop::told(&tables, vec![stock_route()], &names, |settings| settings.in_server = in_server);
+        let Some(shop) = shop.await else { return };
+        let mut owner = Owner::take(&shop.effect, at()).await;
+        let refused = owner.try_apply(&[shop.order(0, "anna@example.org", 1)]).await;
+        let told = refused.err().unwrap().to_string();
+        assert!(told.contains("not for :sku") && !told.contains("anna"), "{told}");
+    }
+}
