@@ -66,6 +66,9 @@ pub(super) struct PartitionState {
     committed: u64,
     /// One past the highest position ever reported.
     reported_to: u64,
+    /// The same of those that the source has brought: a position that is not there proves nothing, so that one
+    /// mistaken offset must not pass all that is still to come.
+    seen_to: u64,
     /// Watermarks that get old, oldest first.
     ages: VecDeque<Age>,
     /// Positions below were passed by a report that is old enough.
@@ -78,8 +81,8 @@ impl PartitionState {
     /// What was kept, and what the ledger has decided. Whatever was reported before counts from now on, since
     /// a consumer can't report while Recount is down.
     pub(super) fn new(kept: Kept, decided: OffsetSet, now: Instant) -> Self {
-        let decided_to = decided.ranges().last().map_or(0, |range| range.1);
-        let reported_to = kept.reported_to.max(decided_to);
+        let seen_to = decided.ranges().last().map_or(0, |range| range.1);
+        let reported_to = kept.reported_to.max(seen_to);
         let waiting_bytes = kept.waiting.values().map(Said::bytes).sum();
         let waiting =
             kept.waiting.into_iter().map(|(offset, said)| (offset, Waiting { said, is_released: false }));
@@ -89,7 +92,8 @@ impl PartitionState {
             decided,
             committed: kept.committed,
             reported_to,
-            ages: VecDeque::from([Age { begun: now, last: now, reported_to }]),
+            seen_to,
+            ages: VecDeque::from([Age { begun: now, last: now, reported_to: seen_to }]),
             ..Self::default()
         }
     }
@@ -125,27 +129,27 @@ impl PartitionState {
     }
 
     /// Adds what is durable now.
-    pub(super) fn add(
-        &mut self,
-        said: Vec<(u64, Said)>,
-        (committed, reported_to): (u64, u64),
-        now: Instant,
-        within: Duration,
-    ) {
+    pub(super) fn add(&mut self, said: Vec<(u64, Said)>, (committed, reported_to): (u64, u64)) {
         for (offset, said) in said {
             self.waiting_bytes += said.bytes();
             self.waiting.insert(offset, Waiting { said, is_released: false });
         }
         self.committed = self.committed.max(committed);
-        if reported_to > self.reported_to {
-            self.reported_to = reported_to;
-            let apart = within / AGES_MAX;
-            match self.ages.back_mut() {
-                Some(age) if now.duration_since(age.begun) < apart => {
-                    (age.last, age.reported_to) = (now, reported_to);
-                }
-                _ => self.ages.push_back(Age { begun: now, last: now, reported_to }),
+        self.reported_to = self.reported_to.max(reported_to);
+    }
+
+    /// A position that was reported is there: from now on it ages.
+    fn see(&mut self, offset: u64, now: Instant, within: Duration) {
+        if offset < self.seen_to {
+            return;
+        }
+        self.seen_to = offset + 1;
+        let apart = within / AGES_MAX;
+        match self.ages.back_mut() {
+            Some(age) if now.duration_since(age.begun) < apart => {
+                (age.last, age.reported_to) = (now, self.seen_to);
             }
+            _ => self.ages.push_back(Age { begun: now, last: now, reported_to: self.seen_to }),
         }
     }
 
@@ -165,10 +169,12 @@ impl PartitionState {
     }
 
     /// What becomes of a position that the source brought; none while nothing is known of it.
-    pub(super) fn release(&mut self, offset: u64) -> Option<Release> {
+    pub(super) fn release(&mut self, offset: u64, now: Instant, within: Duration) -> Option<Release> {
         if let Some(waiting) = self.waiting.get_mut(&offset) {
             waiting.is_released = true;
-            return Some(Release::Reported(waiting.said.clone()));
+            let said = waiting.said.clone();
+            self.see(offset, now, within);
+            return Some(Release::Reported(said));
         }
         if self.decided.contains(offset) {
             return Some(Release::Decided);
@@ -217,34 +223,56 @@ mod tests {
         Said { word: Word::parse(word).unwrap(), reason: reason.into(), because: None }
     }
 
-    fn post(state: &mut PartitionState, offsets: &[u64], committed: Option<u64>, now: Instant) {
+    fn post(state: &mut PartitionState, offsets: &[u64], committed: Option<u64>) {
         let said: Vec<_> = offsets.iter().map(|offset| (*offset, said("applied"))).collect();
         let marks = state.watermarks(&said, committed);
-        state.add(said, marks, now, WITHIN);
+        state.add(said, marks);
     }
 
-    fn fates(state: &mut PartitionState, offsets: std::ops::Range<u64>) -> String {
+    fn fates(state: &mut PartitionState, offsets: std::ops::Range<u64>, now: Instant) -> String {
         let word = |release: Option<Release>| match release {
             None => '.',
             Some(Release::Decided) => 'd',
             Some(Release::Reported(_)) => 'r',
             Some(Release::Unreported) => 'u',
         };
-        offsets.map(|offset| word(state.release(offset))).collect()
+        offsets.map(|offset| word(state.release(offset, now, WITHIN))).collect()
     }
 
     #[test]
     fn a_position_waits_for_its_report_or_until_the_consumer_is_past_it() {
         let now = Instant::now();
         let mut state = PartitionState::new(Kept::default(), OffsetSet::new(), now);
-        assert_eq!(fates(&mut state, 0..6), "......", "a silent consumer leaves everything open");
-        post(&mut state, &[1, 3], None, now);
+        assert_eq!(fates(&mut state, 0..6, now), "......", "a silent consumer leaves everything open");
+        post(&mut state, &[1, 3], None);
         state.age(now + WITHIN / 2, WITHIN);
-        assert_eq!(fates(&mut state, 0..6), ".r.r..", "a later report alone does not pass at once");
+        assert_eq!(fates(&mut state, 0..6, now), ".r.r..", "a later report alone does not pass at once");
         state.age(now + WITHIN, WITHIN);
-        assert_eq!(fates(&mut state, 0..6), "urur..", "after `within` it does, and only what is below it");
-        post(&mut state, &[], Some(6), now + WITHIN);
-        assert_eq!(fates(&mut state, 0..7), "drdruu.", "what is committed is passed at once");
+        assert_eq!(
+            fates(&mut state, 0..6, now + WITHIN),
+            "urur..",
+            "after `within` it does, and only what is below it"
+        );
+        post(&mut state, &[], Some(6));
+        assert_eq!(fates(&mut state, 0..7, now + WITHIN), "drdruu.", "what is committed is passed at once");
+    }
+
+    #[test]
+    fn a_report_of_a_position_that_is_not_there_passes_nothing() {
+        let now = Instant::now();
+        let mut state = PartitionState::new(Kept::default(), OffsetSet::new(), now);
+        post(&mut state, &[1, 1_000_000], None);
+        assert_eq!(fates(&mut state, 0..3, now), ".r.");
+        state.age(now + WITHIN, WITHIN);
+        assert_eq!(
+            fates(&mut state, 0..4, now + WITHIN),
+            "ur..",
+            "what comes later waits for its own report"
+        );
+        let kept = Kept { reported_to: 1_000_001, ..Kept::default() };
+        let mut state = PartitionState::new(kept, OffsetSet::new(), now);
+        state.age(now + WITHIN, WITHIN);
+        assert_eq!(fates(&mut state, 0..4, now + WITHIN), "....", "nor after a restart");
     }
 
     #[test]
@@ -255,9 +283,9 @@ mod tests {
         decided.insert(0);
         let mut state = PartitionState::new(kept, decided, now);
         state.age(now + WITHIN / 2, WITHIN);
-        assert_eq!(fates(&mut state, 0..5), "d..r.");
+        assert_eq!(fates(&mut state, 0..5, now), "d..r.");
         state.age(now + WITHIN, WITHIN);
-        assert_eq!(fates(&mut state, 0..5), "duur.");
+        assert_eq!(fates(&mut state, 0..5, now + WITHIN), "duur.");
     }
 
     #[test]
@@ -265,7 +293,7 @@ mod tests {
         let now = Instant::now();
         let mut state = PartitionState::new(Kept::default(), OffsetSet::new(), now);
         assert_eq!(state.standing(2, &said("applied")), Standing::New);
-        post(&mut state, &[2], None, now);
+        post(&mut state, &[2], None);
         assert_eq!(state.standing(2, &said("applied")), Standing::Repeated);
         assert_eq!(state.standing(2, &said("skip")), Standing::Conflicts("applied".to_owned()));
         state.settled(2);
@@ -282,7 +310,8 @@ mod tests {
         let now = Instant::now();
         let mut state = PartitionState::new(Kept::default(), OffsetSet::new(), now);
         for i in 0..10_000 {
-            post(&mut state, &[i], None, now + Duration::from_millis(i));
+            post(&mut state, &[i], None);
+            state.release(i, now + Duration::from_millis(i), WITHIN);
         }
         assert!(state.ages.len() <= 2 + AGES_MAX as usize, "{}", state.ages.len());
         state.age(now + WITHIN + Duration::from_secs(5), WITHIN);

@@ -120,7 +120,7 @@ impl FlowReports {
             let (place_no, kept) = (partition.place_no, new.clone());
             let keep = self.settings.store.ask(move |store| store.keep(place_no, &kept, marks.0, marks.1));
             keep.await.map_err(Rejected::NotDurable)?;
-            partition.state().add(new, marks, Instant::now(), self.settings.within);
+            partition.state().add(new, marks);
             partition.changed.notify_one();
         }
         Ok(Answer { recount: 1, accepted, already: sorted.already, refused: sorted.refused })

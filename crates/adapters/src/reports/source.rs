@@ -181,10 +181,11 @@ impl ReportedReader {
     fn release(&mut self, limits: TakeLimits) {
         let reports = Arc::clone(&self.reports);
         let mut state = reports.state();
-        state.age(Instant::now(), self.flow.settings.within);
+        let (now, within) = (Instant::now(), self.flow.settings.within);
+        state.age(now, within);
         let (mut released, mut bytes, mut events) = (Vec::new(), 0, 0);
         for (offset, delivery) in &mut self.held_back {
-            let Some(release) = state.release(*offset) else { continue };
+            let Some(release) = state.release(*offset, now, within) else { continue };
             released.push((*offset, release == Release::Unreported));
             match release {
                 Release::Decided => {}
