@@ -18,6 +18,8 @@ use std::cell::OnceCell;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+/// So many events of a connection that failed are heard for the reason.
+const EVENTS_HEARD_MAX: usize = 20;
 /// How long the next record, or the word that there is none, may take.
 const RECORD_WAIT: Duration = Duration::from_secs(30);
 
@@ -54,8 +56,12 @@ impl KafkaSourceWitness {
     /// The incarnation that is there now, and how many partitions it has.
     fn now(&self) -> Result<(SourceId, usize), WitnessError> {
         let (topic, consumer) = (&self.topic, self.consumer()?);
-        let unreachable =
-            |why: &str| WitnessError::Unreachable(format!("topic {topic} can't be asked: {why}"));
+        let unreachable = |why: &str| {
+            WitnessError::Unreachable(format!(
+                "{} can't be asked about topic {topic}: {why}",
+                self.broker.servers
+            ))
+        };
         let name = c_name(topic).ok_or_else(|| unreachable("that is not the name of a topic"))?;
         let described = describe(consumer, &name, ANSWER_WAIT).map_err(|error| match error {
             DescribeError::NoSuchTopic => {
@@ -67,8 +73,14 @@ impl KafkaSourceWitness {
         Ok((source.map_err(|what| unreachable(&format!("the broker gives {what}")))?, described.partitions))
     }
 
+    /// What librdkafka said of the connection; it says it only to who polls.
     fn trouble(&self, otherwise: &str) -> String {
-        let told = self.consumer.get().and_then(|consumer| consumer.context().trouble());
+        let told = self.consumer.get().and_then(|consumer| {
+            for _ in 0..EVENTS_HEARD_MAX {
+                drop(consumer.poll(Duration::ZERO));
+            }
+            consumer.context().trouble()
+        });
         told.unwrap_or_else(|| otherwise.to_owned())
     }
 
