@@ -184,7 +184,8 @@ impl Writer<'_> {
         for (number, (&bind, kind)) in prepared.binds.iter().zip(prepared.statement.params()).enumerate() {
             let kind = type_name(kind)?;
             writeln!(self.declare, "{prefix}_{number} {kind};").ok()?;
-            self.line(&format!("{prefix}_{number} := recount_row.recount_p{bind}_value::{kind};"));
+            // An assignment, and no cast: a cast cuts a text that is too long for a domain's limit in silence.
+            self.line(&format!("{prefix}_{number} := recount_row.recount_p{bind}_value;"));
         }
         let mut text = String::with_capacity(sql.len());
         let mut number = 0;

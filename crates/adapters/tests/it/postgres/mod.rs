@@ -4,6 +4,7 @@ mod equivalence;
 mod outcomes;
 mod poison;
 mod trouble;
+mod types;
 mod witness;
 
 use crate::flow::{at, checks, flow, order, stock_route};
