@@ -75,6 +75,8 @@ pub(super) struct PartitionState {
     passed: u64,
     /// One past the last position, where the source has ended.
     end: Option<u64>,
+    /// How often the partition was taken up before: a reader of an earlier time releases nothing any more.
+    pub(super) taken_up: u64,
 }
 
 impl PartitionState {

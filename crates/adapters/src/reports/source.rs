@@ -61,9 +61,12 @@ impl ReportedSource {
         };
         let kept = kept.map_err(|error| SourceError::Away(error.to_string()))?;
         let place_no = kept.place_no;
-        let state = PartitionState::new(kept, decided, Instant::now());
+        let mut state = PartitionState::new(kept, decided, Instant::now());
         if let Some(known) = known.as_ref().filter(|_| posting.is_some()) {
-            *known.state() = state;
+            let mut current = known.state();
+            state.taken_up = current.taken_up + 1;
+            *current = state;
+            drop(current);
             return Ok(Arc::clone(known));
         }
         let partition = Arc::new(PartitionReports {
@@ -100,8 +103,10 @@ impl Source for ReportedSource {
             partition: partition.partition.clone(),
         };
         let reports = self.take_up(&at).await?;
+        let taken_up = reports.state().taken_up;
         Ok(Box::new(ReportedReader {
             inner,
+            taken_up,
             flow: Arc::clone(&self.flow),
             reports,
             held_back: BTreeMap::new(),
@@ -130,6 +135,8 @@ struct ReportedReader {
     inner: Box<dyn SourceReader>,
     flow: Arc<FlowReports>,
     reports: Arc<PartitionReports>,
+    /// Which taking up of the partition it is of.
+    taken_up: u64,
     /// Taken from the source and not given to the loop.
     held_back: BTreeMap<u64, Delivery>,
     held_back_bytes: usize,
@@ -181,6 +188,9 @@ impl ReportedReader {
     fn release(&mut self, limits: TakeLimits) {
         let reports = Arc::clone(&self.reports);
         let mut state = reports.state();
+        if state.taken_up != self.taken_up {
+            return;
+        }
         let (now, within) = (Instant::now(), self.flow.settings.within);
         state.age(now, within);
         let (mut released, mut bytes, mut events) = (Vec::new(), 0, 0);
@@ -316,6 +326,11 @@ impl SourceReader for ReportedReader {
             let reports = Arc::clone(&self.reports);
             let changed = reports.changed.notified();
             let mut filled = Ok(());
+            if reports.state().taken_up != self.taken_up {
+                return Err(SourceError::Away(
+                    "the partition was taken up anew by another reader".to_owned(),
+                ));
+            }
             if self.ready.is_none() {
                 filled = self.fill(limits).await;
                 self.release(limits);

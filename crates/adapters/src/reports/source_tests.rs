@@ -129,3 +129,22 @@ async fn events_go_on_once_reported_or_passed_and_survive_a_restart() {
     assert_eq!(told(&polled), "7; 0-1 unrecorded 2-3 unrecorded 6-7 unrecorded");
     assert!(polled.drained);
 }
+
+#[tokio::test]
+async fn a_reader_that_was_replaced_takes_nothing_from_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = flow(folder.path());
+    let source = ReportedSource::new(Arc::new(Lines(3)), Arc::clone(&flow));
+    let mut before = source.open(&place(), 0).await.unwrap();
+    assert_eq!(told(&before.take(LIMITS).await.unwrap()), "; 3-4 not-an-event");
+    // The loop begins again from the arbiter's row, while the task that takes still looks.
+    let mut reader = source.open(&place(), 0).await.unwrap();
+    assert_eq!(told(&reader.take(LIMITS).await.unwrap()), "; 3-4 not-an-event");
+    assert_eq!(post(&flow, &[], Some(2)).await, (0, 0, 0));
+    assert!(before.take(LIMITS).await.is_err());
+    assert_eq!(
+        told(&reader.take(LIMITS).await.unwrap()),
+        "; 0-2 unrecorded",
+        "and nothing that nobody reported"
+    );
+}
