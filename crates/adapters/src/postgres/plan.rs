@@ -103,7 +103,8 @@ impl Making<'_> {
                 let types = prepared.statement.params().to_vec();
                 let numbered =
                     numbered(&statement.sql, &route.params).map_err(|_| NoPlan::Refused(Vec::new()))?;
-                self.plain &= looked_at(self.client, &numbered.sql, &types, LEAVES_NOTHING).await?;
+                let looked = looked_at(self.client, &numbered.sql, &types, LEAVES_NOTHING).await?;
+                self.plain &= looked.unwrap_or(false);
             } else {
                 self.plain = false;
             }
@@ -142,9 +143,15 @@ impl Making<'_> {
         };
         let types = prepared.statement.params().to_vec();
         let asked = numbered(sql, given).map_err(|_| NoPlan::Refused(Vec::new()))?;
-        if !looked_at(self.client, &asked.sql, &types, CALLS_NOTHING).await? {
-            // Inside the server nothing undoes what it may leave.
-            self.not_in_server(format!("{rule} calls a function that may write (declare it STABLE if not)"));
+        // Inside the server nothing undoes what a `when` may leave.
+        match looked_at(self.client, &asked.sql, &types, CALLS_NOTHING).await? {
+            Ok(true) => {}
+            Ok(false) => {
+                self.not_in_server(format!(
+                    "{rule} calls a function that may write (declare it STABLE if not)"
+                ));
+            }
+            Err(why) => self.not_in_server(format!("{rule} can't be looked at: {why}")),
         }
         Ok(Some(When { text: sql.to_owned(), truth, prepared }))
     }
@@ -224,19 +231,23 @@ const LEAVES_NOTHING: &str = "NOT EXISTS (SELECT 1 FROM pg_trigger JOIN named ON
      AND NOT EXISTS (SELECT 1 FROM pg_proc p JOIN named ON refclassid = 'pg_proc'::regclass \
        AND refobjid = p.oid WHERE p.provolatile = 'v')";
 
-/// Whether that holds of a statement. Asked of the catalog through a function with the statement as its body,
-/// whose dependencies the server writes down; it is never kept.
-async fn looked_at(client: &mut Client, sql: &str, params: &[Type], whether: &str) -> Result<bool, NoPlan> {
+/// Whether that holds of a statement; a sentence where it can't be asked. Asked of the catalog through a
+/// function with the statement as its body, whose dependencies the server writes down; it is never kept.
+async fn looked_at(
+    client: &mut Client,
+    sql: &str,
+    params: &[Type],
+    whether: &str,
+) -> Result<Result<bool, String>, NoPlan> {
     let types: Option<Vec<String>> = params.iter().map(type_name).collect();
-    let Some(types) = types else { return Ok(false) };
+    let Some(types) = types else { return Ok(Err("a parameter's type has no name".to_owned())) };
     let transaction = client.transaction().await.map_err(NoPlan::Database)?;
     let make = format!(
-        "CREATE FUNCTION pg_temp.recount_looks_at({}) RETURNS void LANGUAGE sql BEGIN ATOMIC {sql}; END",
+        "CREATE FUNCTION pg_temp.recount_looks_at({}) RETURNS void LANGUAGE sql BEGIN ATOMIC {sql}\n; END",
         types.join(", ")
     );
     if let Err(error) = transaction.batch_execute(&make).await {
-        tracing::debug!("a statement can't be looked at: {}", message(&error));
-        return Ok(false);
+        return Ok(Err(message(&error)));
     }
     let ask = format!(
         "WITH RECURSIVE named AS (SELECT refclassid, refobjid FROM pg_depend \
@@ -248,7 +259,7 @@ async fn looked_at(client: &mut Client, sql: &str, params: &[Type], whether: &st
     let answer = transaction.query_one(&ask, &[]).await.map_err(NoPlan::Database)?;
     let plain = answer.get(0);
     transaction.rollback().await.map_err(NoPlan::Database)?;
-    Ok(plain)
+    Ok(Ok(plain))
 }
 
 /// A type as SQL writes it; none for those that only the server makes up.
