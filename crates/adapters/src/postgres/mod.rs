@@ -44,6 +44,11 @@ pub struct PostgresEffect {
 /// A partition's connection; none while it is not connected, or in use by a call.
 type Slot = Arc<tokio::sync::Mutex<Option<Session>>>;
 
+/// Statements of one of our own requests, at most.
+const OWN_STATEMENTS: usize = 6;
+/// What making a session asks.
+const SESSION_STATEMENTS: usize = 20;
+
 /// What opening a flow's effect found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Examined {
@@ -108,10 +113,13 @@ impl PostgresEffect {
     async fn session(&self, kept: Option<Session>) -> Result<Session, EffectFault> {
         match kept.filter(|session| !session.client.is_closed()) {
             Some(session) => Ok(session),
-            None => Session::open(&self.settings).await.map_err(|error| match error {
-                PostgresOpenError::Foreign(why) => EffectFault::Foreign(why),
-                error => EffectFault::Away(error.to_string()),
-            }),
+            None => {
+                let opened = self.settings.hear(SESSION_STATEMENTS, Session::open(&self.settings)).await;
+                opened.map_err(EffectFault::Away)?.map_err(|error| match error {
+                    PostgresOpenError::Foreign(why) => EffectFault::Foreign(why),
+                    error => EffectFault::Away(error.to_string()),
+                })
+            }
         }
     }
 
@@ -125,10 +133,14 @@ impl PostgresEffect {
         let mut slot = slot.lock().await;
         // Put back only at the end: a connection that was left in the middle is closed.
         let mut session = self.session(slot.take()).await?;
-        let transaction =
-            session.client.transaction().await.map_err(|error| faults::fault("BEGIN", &error))?;
-        let written = write(&transaction).await?;
-        transaction.commit().await.map_err(|error| faults::fault("COMMIT", &error))?;
+        let written = self.settings.hear(OWN_STATEMENTS, async {
+            let transaction =
+                session.client.transaction().await.map_err(|error| faults::fault("BEGIN", &error))?;
+            let written = write(&transaction).await?;
+            transaction.commit().await.map_err(|error| faults::fault("COMMIT", &error))?;
+            Ok(written)
+        });
+        let written = written.await.map_err(EffectFault::Away)??;
         *slot = Some(session);
         Ok(written)
     }
@@ -141,7 +153,8 @@ impl PostgresEffect {
         let slot = self.slot(at);
         let mut slot = slot.lock().await;
         let session = self.session(slot.take()).await?;
-        let found = read(&session.client).await?;
+        let found =
+            self.settings.hear(OWN_STATEMENTS, read(&session.client)).await.map_err(EffectFault::Away)??;
         *slot = Some(session);
         Ok(found)
     }

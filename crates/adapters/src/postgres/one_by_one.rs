@@ -5,18 +5,22 @@ use super::faults::{Blame, blame, fault, state};
 use super::outcome::{End, Held, Place};
 use super::plan::{Plan, Prepared, RoutePlan, Truth};
 use super::replays;
+use super::settings::PostgresEffectSettings;
 use super::values::TextParam;
 use recount_engine::{EffectEvent, EffectFault, Outcome};
 use recount_model::{PartitionId, Value, Verdict};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
+/// Savepoints and what is asked of a replay, for one event.
+const OWN_STATEMENTS: usize = 5;
+
 /// What is needed beside the events.
 pub(crate) struct OneByOne<'c> {
     pub(crate) client: &'c Client,
     pub(crate) at: &'c PartitionId,
     pub(crate) plan: &'c Plan,
-    pub(crate) data_states: &'c [String],
+    pub(crate) settings: &'c PostgresEffectSettings,
 }
 
 impl OneByOne<'_> {
@@ -25,7 +29,10 @@ impl OneByOne<'_> {
         let mut held = Held::default();
         let mut outcomes = Vec::with_capacity(events.len());
         for event in events {
-            let outcome = self.one(event, &held).await?;
+            let route = route_of(self.plan, self.at, event)?;
+            let statements = OWN_STATEMENTS + route.statements.len() + route.otherwise.len();
+            let heard = self.settings.hear(statements, self.one(event, &held)).await;
+            let outcome = heard.map_err(EffectFault::Away)??;
             held.note(event, &outcome);
             if let Some(replay) = event.replay {
                 replays::note(self.client, self.at, event, replay, &outcome).await?;
@@ -113,7 +120,7 @@ impl OneByOne<'_> {
 
     fn failed(&self, place: Place, sql: &str, error: &Error) -> Result<End, EffectFault> {
         let told = error.as_db_error();
-        match (state(error).map(|state| blame(state, self.data_states)), told) {
+        match (state(error).map(|state| blame(state, &self.settings.data_states)), told) {
             (Some(Blame::Event), Some(told)) => {
                 let state = told.code().code().to_owned();
                 Ok(End::Failed { place, state, message: told.message().to_owned() })

@@ -20,6 +20,10 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 /// What the server says where a statement took longer than it may, or somebody cancelled it.
 const QUERY_CANCELED: &str = "57014";
+/// BEGIN, claim and function.
+const CALL_STATEMENTS: usize = 3;
+/// Effects, batch, what the ledger has, prefix and COMMIT.
+const CONCLUDE_STATEMENTS: usize = 5;
 const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE";
 
 /// A connection with everything that a batch needs prepared on it.
@@ -111,11 +115,11 @@ impl Session {
         {
             return Ok(outcomes);
         }
-        let (begun, claimed) = join(self.client.batch_execute(BEGIN), self.claim(at, claim)).await;
+        let begun = join(self.client.batch_execute(BEGIN), self.claim(at, claim));
+        let (begun, claimed) = settings.hear(CALL_STATEMENTS, begun).await.map_err(EffectFault::Away)?;
         begun.map_err(|error| fault("BEGIN", &error))?;
         claimed?;
-        let one_by_one =
-            OneByOne { client: &self.client, at, plan: &self.plan, data_states: &settings.data_states };
+        let one_by_one = OneByOne { client: &self.client, at, plan: &self.plan, settings };
         if self.plan.routes.is_empty() {
             one_by_one.nothing(events).await
         } else {
@@ -135,7 +139,8 @@ impl Session {
         events: &[EffectEvent],
     ) -> Result<Option<Vec<Outcome>>, EffectFault> {
         for function in calls.plain.iter().chain([&calls.guarded]) {
-            let error = match self.call(at, claim, function, events).await? {
+            let called = settings.hear(CALL_STATEMENTS, self.call(at, claim, function, events)).await;
+            let error = match called.map_err(EffectFault::Away)?? {
                 Ok(rows) => return self.read(at, events, &rows).map(Some),
                 Err(error) => error,
             };
@@ -239,14 +244,15 @@ impl Session {
         let params: [&(dyn ToSql + Sync); 5] = [&of.0, &of.1, &of.2, &seq, &bytes];
         let entered: [&(dyn ToSql + Sync); 4] = [&of.0, &of.1, &of.2, &has];
         let prefix: [&(dyn ToSql + Sync); 5] = [&of.0, &of.1, &of.2, &next, &above];
-        let (effects, batch, entered, prefix, committed) = join5(
+        let sent = join5(
             effects,
             self.client.execute(&self.batch, &params),
             self.client.execute(&self.entered, &entered),
             self.client.execute(&self.prefix, &prefix),
             self.client.batch_execute("COMMIT"),
-        )
-        .await;
+        );
+        let heard = settings.hear(CONCLUDE_STATEMENTS, sent).await;
+        let (effects, batch, entered, prefix, committed) = heard.map_err(EffectFault::CommitUnknown)?;
         // All of it was sent: where the connection broke, COMMIT may have been heard.
         for (doing, done) in [
             ("writing recount_effect", effects),

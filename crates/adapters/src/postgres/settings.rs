@@ -4,6 +4,7 @@ use recount_checks::rules::RuleFault;
 use recount_engine::{EffectRows, SqlRoute};
 use recount_model::FlowName;
 use std::fmt;
+use std::time::Duration;
 
 /// Settings of one flow's effect on one PostgreSQL database. Each partition has a connection of its own.
 #[derive(Clone)]
@@ -30,6 +31,9 @@ pub struct PostgresEffectSettings {
     pub idle_in_transaction_ms_max: u64,
     /// How long a connection may take.
     pub connect_time_ms_max: u64,
+    /// How much longer than its statements may take an answer may keep us waiting; then the server counts as
+    /// away. A server that stands still closes no connection, and interrupts no statement either.
+    pub silence_ms_max: u64,
     /// Whether batches run inside the server where that is possible.
     pub in_server: bool,
 }
@@ -49,8 +53,30 @@ impl PostgresEffectSettings {
             lock_time_ms_max: 5_000,
             idle_in_transaction_ms_max: 10_000,
             connect_time_ms_max: 5_000,
+            silence_ms_max: 30_000,
             in_server: true,
         }
+    }
+}
+
+impl PostgresEffectSettings {
+    /// Waits for the answers to so many statements.
+    ///
+    /// # Errors
+    /// A sentence where none came in time. Without a limit for a statement there is none here.
+    pub(crate) async fn hear<R>(
+        &self,
+        statements: usize,
+        answer: impl Future<Output = R>,
+    ) -> Result<R, String> {
+        let each_ms = match self.statement_time_ms_max {
+            0 => return Ok(answer.await),
+            limit_ms => limit_ms.saturating_add(self.lock_time_ms_max),
+        };
+        let statements = u64::try_from(statements).unwrap_or(u64::MAX);
+        let wait_ms = each_ms.saturating_mul(statements).saturating_add(self.silence_ms_max);
+        let heard = tokio::time::timeout(Duration::from_millis(wait_ms), answer).await;
+        heard.map_err(|_| format!("the server has not answered for {wait_ms} ms"))
     }
 }
 

@@ -100,3 +100,33 @@ async fn an_error_that_quotes_a_value_is_told_without_it() {
         assert!(told.contains("not for :sku") && !told.contains("anna"), "{told}");
     }
 }
+
+/// Everything that the shop's effect is connected by, stopped or going on.
+fn signal(shop: &Shop, signal: &str) {
+    let connected = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'recount %' \
+                     AND datname = current_database()";
+    for pid in shop.rows(connected).split(", ") {
+        assert!(std::process::Command::new("kill").args([signal, pid]).status().unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_is_away_and_nothing_is_applied_twice() {
+    let Some(shop) = Shop::told(SHOP, vec![stock_route()], &["quantity", "sku"], |settings| {
+        settings.statement_time_ms_max = 100;
+        settings.silence_ms_max = 500;
+    })
+    .await
+    else {
+        return;
+    };
+    let mut owner = Owner::take(&shop.effect, at()).await;
+    owner.apply(&[shop.order(0, "a", 1)]).await;
+    signal(&shop, "-STOP");
+    let silent = owner.try_apply(&[shop.order(1, "a", 1)]).await;
+    signal(&shop, "-CONT");
+    let silent = silent.err().unwrap().to_string();
+    assert!(silent.contains("has not answered for"), "{silent}");
+    owner.apply(&[shop.order(1, "a", 1)]).await;
+    assert_eq!(shop.rows("SELECT on_hand FROM stock WHERE sku = 'a'"), "8");
+}
