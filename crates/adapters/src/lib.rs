@@ -7,8 +7,8 @@ pub mod http_effect;
 pub mod http_source;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod postgres;
 pub mod reports;
 mod settled;
-pub mod postgres;
 pub mod sqlite;
 pub mod witness;

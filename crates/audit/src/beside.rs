@@ -214,7 +214,15 @@ fn in_total(comparing: &Comparing<'_>) -> Outcome {
         );
     }
     let blind = vec!["one left out and one there twice would cancel unseen".to_owned()];
-    Ok(Ok(Compared { strength: Strength::TotalWithoutCut, effects, findings, unprovable: Vec::new(), open, blind, told }))
+    Ok(Ok(Compared {
+        strength: Strength::TotalWithoutCut,
+        effects,
+        findings,
+        unprovable: Vec::new(),
+        open,
+        blind,
+        told,
+    }))
 }
 
 /// Applied decisions whose effects still have time.

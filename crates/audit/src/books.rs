@@ -5,7 +5,8 @@ use crate::report::{ReasonReport, counts_json};
 use recount_ledger::store::Run;
 use recount_ledger::{ClosedBook, DecisionFilter, LedgerError, LedgerRead, Mark, StoredBatch};
 use recount_model::{
-    BookCounts, BookStatus, Fate, FlowName, Gap, GapKind, OffsetSet, PartitionId, Reason, ReasonCode, Timestamp,
+    BookCounts, BookStatus, Fate, FlowName, Gap, GapKind, OffsetSet, PartitionId, Reason, ReasonCode,
+    Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};

@@ -267,7 +267,9 @@ impl Counting<'_> {
                 format!("{with_fate} of {published} published positions have a fate, {open} are open")
             }
             BookStatus::Unprovable if *open > 0 => {
-                format!("{with_fate} of {published} published positions have a fate, some without a record, and {open} are open")
+                format!(
+                    "{with_fate} of {published} published positions have a fate, some without a record, and {open} are open"
+                )
             }
             BookStatus::Unprovable => {
                 format!("each of {published} published positions is accounted for, but some without a record")
@@ -284,10 +286,15 @@ impl Counting<'_> {
             look.push("keep a copy of the ledger's folder before anything else".to_owned());
         }
         if self.folds.iter().any(|fold| !fold.unreported_waiting.is_empty()) {
-            look.push(format!("recount resume {} --because … (once it is known what became of them)", self.flow.flow));
+            look.push(format!(
+                "recount resume {} --because … (once it is known what became of them)",
+                self.flow.flow
+            ));
         }
         if totals.open > 0 && self.flow.origin == Origin::Reported {
-            look.push("whether the consumer runs, and what its posts to /v1/decisions are answered".to_owned());
+            look.push(
+                "whether the consumer runs, and what its posts to /v1/decisions are answered".to_owned(),
+            );
         }
         let named = findings.iter().find(|f| f.code != reason::LEDGER_CORRUPT);
         if let Some(name) = named.and_then(|f| f.names.first()) {

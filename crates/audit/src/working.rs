@@ -141,7 +141,8 @@ fn open_too_long(judged: &Judged<'_>) -> Option<String> {
         plural(positions, "position"),
         duration_text(allowed),
         match judged.flow.origin {
-            Origin::Reported => "; the consumer reports nothing more: see whether it runs, and whether its posts to /v1/decisions are answered 200",
+            Origin::Reported =>
+                "; the consumer reports nothing more: see whether it runs, and whether its posts to /v1/decisions are answered 200",
             Origin::Ran | Origin::Expected => "",
         }
     ))
@@ -172,9 +173,8 @@ fn waits_for_acceptance(judged: &Judged<'_>) -> Vec<String> {
             judged.flow.flow
         ));
     }
-    let without_record = |fold: &PartitionFold| {
-        fold.books.counts.unrecorded.saturating_sub(fold.unreported.count())
-    };
+    let without_record =
+        |fold: &PartitionFold| fold.books.counts.unrecorded.saturating_sub(fold.unreported.count());
     let unrecorded: u64 = judged.folds.iter().map(without_record).sum();
     let unrecorded_at = judged.folds.iter().filter_map(|fold| fold.unrecorded_at).max();
     let accepted_at = accepted(&["accepted", "resumed"]);

@@ -34,7 +34,8 @@ pub use handler::{Handler, HandlerError, Transaction};
 pub use partition::{ReplayEvent, ReplayFrom, ReplayReceipt};
 pub use probe::{Guards, NoProbe, Probe, Step};
 pub use source::{
-    Capabilities, Delivery, Polled, ReportedVerdict, Settled, Source, SourceError, SourcePartition, SourceReader, TakeLimits,
+    Capabilities, Delivery, Polled, ReportedVerdict, Settled, Source, SourceError, SourcePartition,
+    SourceReader, TakeLimits,
 };
 pub use spec::{
     BreakerAction, BreakerSpec, EffectRows, FlowSpec, HoldSpec, OtherwiseRule, OtherwiseVerdict, RetrySpec,

@@ -129,10 +129,9 @@ fn a_full_disk_is_unwritable_and_poisons_until_a_restart() {
     assert!(matches!(&error, LedgerError::Unwritable(why) if why.contains("full")), "{error}");
     let (_, open) = ledger.open_segment().unwrap();
     open.query_row("PRAGMA max_page_count = 1000000", [], |_| Ok(())).unwrap();
-    for error in [
-        ledger.append(&next(), Timestamp(NOON)).unwrap_err(),
-        ledger.maintain(Timestamp(NOON)).unwrap_err(),
-    ] {
+    for error in
+        [ledger.append(&next(), Timestamp(NOON)).unwrap_err(), ledger.maintain(Timestamp(NOON)).unwrap_err()]
+    {
         assert!(matches!(&error, LedgerError::Poisoned(why) if why.contains("full")), "{error}");
     }
     drop(ledger);

@@ -110,11 +110,7 @@ impl LedgerReader {
     }
 
     /// The kept bodies of many offsets, by offset: [`LedgerRead::body`] looks at the catalog anew for each.
-    pub fn bodies(
-        &self,
-        at: &PartitionId,
-        offsets: &[u64],
-    ) -> Result<BTreeMap<u64, KeptBody>, LedgerError> {
+    pub fn bodies(&self, at: &PartitionId, offsets: &[u64]) -> Result<BTreeMap<u64, KeptBody>, LedgerError> {
         self.with_shelf(|shelf| {
             let Some(number) = shelf.partitions.number(at) else { return Ok(BTreeMap::new()) };
             let mut bodies = BTreeMap::new();

@@ -92,7 +92,8 @@ pub fn bytes_and_why_not(
     let bodies = ledger.bodies(at, offsets).map_err(ledger_failure)?;
     let mut found: BTreeMap<u64, RawEvent> =
         bodies.into_iter().map(|(offset, body)| (offset, raw_of_body(at, body))).collect();
-    let missing: BTreeSet<u64> = offsets.iter().copied().filter(|offset| !found.contains_key(offset)).collect();
+    let missing: BTreeSet<u64> =
+        offsets.iter().copied().filter(|offset| !found.contains_key(offset)).collect();
     let (Some(&first), Some(&last)) = (missing.first(), missing.last()) else { return Ok((found, None)) };
     let known = ledger.partitions().map_err(ledger_failure)?;
     let witness = source_witness(config, flow(config, at.flow.as_str())?, &known);

@@ -8,9 +8,7 @@ use recount_engine::{Claim, Committed, Effect, EffectBatch, EffectFault, Taken};
 use recount_ledger::{
     EncodedBatch, JournalEntry, LedgerError, LedgerId, LedgerStore, Mark, RecentEvent, StoredConfig,
 };
-use recount_model::{
-    ConfigVersion, Decision, FlowName, OffsetSet, PartitionId, PayloadHash, Timestamp,
-};
+use recount_model::{ConfigVersion, Decision, FlowName, OffsetSet, PartitionId, PayloadHash, Timestamp};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

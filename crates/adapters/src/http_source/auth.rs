@@ -48,7 +48,9 @@ impl Auth {
                     _ => None,
                 });
                 let Some(given) = given else {
-                    return Err(unauthorized("send the header Authorization: Bearer with the server's token"));
+                    return Err(unauthorized(
+                        "send the header Authorization: Bearer with the server's token",
+                    ));
                 };
                 // Hashes of BLAKE3 are compared in constant time, and have one length.
                 if blake3::hash(given) == blake3::hash(token.0.as_bytes()) {

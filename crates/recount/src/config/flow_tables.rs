@@ -163,7 +163,12 @@ const SOURCE: TableSpec = TableSpec {
             "\"/orders\"",
             "A path under which `[server]` takes CloudEvents (structured, binary, batch) and plain JSON. Durable before 202 is answered.",
         ),
-        optional("broker", Kind::Text, "\"main\"", "A `[broker.NAME]`; with it a `topic`, and in `run` a `group`."),
+        optional(
+            "broker",
+            Kind::Text,
+            "\"main\"",
+            "A `[broker.NAME]`; with it a `topic`, and in `run` a `group`.",
+        ),
         optional(
             "topic",
             Kind::Text,

@@ -1,8 +1,8 @@
 //! The first stage: the text as TOML, held against the description of its keys. What comes out has only
 //! known keys, each of its declared kind; whether they fit together is the second stage's to say.
 
-use super::fault::{NOT_TOML, Place, Sink, floor_boundary, nearest};
 use super::broker::{Property, StartAt};
+use super::fault::{NOT_TOML, Place, Sink, floor_boundary, nearest};
 use super::scalar::Expect;
 use super::secret::Secret;
 use super::spec::{KeySpec, Kind, Need, TableSpec};

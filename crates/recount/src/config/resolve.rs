@@ -4,7 +4,10 @@ use super::fault::{Place, Sink, nearest};
 use super::raw::RawTable;
 use super::secret::expand_env;
 use super::spec::DATABASES_NOW;
-use super::{BrokerConfig, Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, flow, reconcile};
+use super::{
+    BrokerConfig, Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, flow,
+    reconcile,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

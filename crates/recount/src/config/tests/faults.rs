@@ -156,7 +156,11 @@ fn checks_and_reasons() {
 #[test]
 fn sources_and_what_comes_later() {
     let file = "source = { file = \"orders.ndjson\" }";
-    check(file, "source = {}", &["8 flow.reserve-stock.source: the source names neither `file`, `http` nor `broker`"]);
+    check(
+        file,
+        "source = {}",
+        &["8 flow.reserve-stock.source: the source names neither `file`, `http` nor `broker`"],
+    );
     check(
         file,
         "source = { file = \"a\", http = \"/a\" }",
