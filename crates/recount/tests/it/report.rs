@@ -233,7 +233,7 @@ fn a_budget_that_the_consumer_exceeds_is_not_working() {
     let world = world("", "");
     world.lines(&orders(0..1000, "a"));
     let mut running = world.start(&["run", "--json"]);
-    let is_skipped = |offset: &u64| offset % 15 == 0;
+    let is_skipped = |offset: &u64| offset.is_multiple_of(15);
     effects(&world, (0..1000).filter(|offset| !is_skipped(offset)));
     let one = |offset| if is_skipped(&offset) { skipped(offset, "zero_quantity") } else { applied(offset) };
     report(&running, (0..1000).map(one).collect(), Some(1000));
