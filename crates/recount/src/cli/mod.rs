@@ -69,7 +69,8 @@ pub enum Command {
     ///
     /// Takes events from each flow's source, checks them, applies them, and records what was decided about each
     /// and why. On a file it ends by itself: 0 if the file is drained and the books balance. Otherwise it runs
-    /// until SIGTERM or Ctrl-C, finishes what is under way, and stops; started again, it goes on where it was.
+    /// until SIGTERM or Ctrl-C, finishes what is under way, and stops; started again, it goes on where it was. A
+    /// flow that pauses itself on the way (reason breaker_open) waits for `recount resume`.
     ///
     /// Look first with --dry-run: everything is decided on copies, and nothing of yours is written. The log goes
     /// to standard error: for people on a terminal, else one JSON object a line ([log] format says otherwise).
@@ -87,7 +88,8 @@ pub enum Command {
     /// Let a paused flow go on, with a reason that is recorded
     ///
     /// Undoes `recount pause`, and lets a flow go on that paused by itself because too many events were not
-    /// applied (reason breaker_open). Look first at why: recount status.
+    /// applied (reason breaker_open). It also accepts, and records that, what else keeps a flow from working:
+    /// budgets that were exceeded, positions that were not reported. Look first at why: recount status.
     Resume(OperateArgs),
     /// Say on one screen whether each flow is working, and why not
     ///

@@ -13,10 +13,10 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 /// Says on standard error, now and then, which flows are paused, until every flow has ended. Flows that were
 /// paused when the run began are shut down as soon as only such are left, unless one of them has a source
 /// without an end: a script that runs a file is not to wait for somebody who may never come. A flow that is
-/// paused on the way waits for `recount resume`.
-pub async fn watch(config: &Config, running: &Running) {
+/// paused on the way waits for `recount resume`, but not in a dry run, which nobody can resume.
+pub async fn watch(config: &Config, running: &Running, is_dry: bool) {
     let began_paused: Vec<bool> =
-        running.flows.iter().map(|flow| flow.handle.stats().paused.is_some()).collect();
+        running.flows.iter().map(|flow| is_dry || flow.handle.stats().paused.is_some()).collect();
     let mut said: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
         let left: Vec<(&RunningFlow, bool)> = running
@@ -30,7 +30,8 @@ pub async fn watch(config: &Config, running: &Running) {
         }
         let gives_up = left.iter().all(|(flow, began_paused)| *began_paused && stands_still(flow));
         for (flow, _) in &left {
-            say(config, flow, gives_up, &mut said);
+            let then = Then::of(gives_up, is_dry);
+            say(config, flow, then, &mut said);
         }
         if gives_up {
             left.iter().for_each(|(flow, _)| flow.handle.shut_down());
@@ -50,21 +51,43 @@ fn stands_still(flow: &RunningFlow) -> bool {
     is_finite && flow.handle.stats().paused.is_some()
 }
 
-fn say(config: &Config, flow: &RunningFlow, gives_up: bool, said: &mut BTreeMap<String, Instant>) {
+/// What becomes of a flow that is paused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It waits for somebody.
+    Waits,
+    /// The run ends.
+    Ends,
+    /// The dry run ends: there is nothing to resume.
+    DryEnds,
+}
+
+impl Then {
+    fn of(gives_up: bool, is_dry: bool) -> Self {
+        match (gives_up, is_dry) {
+            (true, true) => Self::DryEnds,
+            (true, false) => Self::Ends,
+            (false, _) => Self::Waits,
+        }
+    }
+}
+
+fn say(config: &Config, flow: &RunningFlow, then: Then, said: &mut BTreeMap<String, Instant>) {
     let name = flow.config.spec.flow.as_str();
     let Some(why) = flow.handle.stats().paused else {
         said.remove(name);
         return;
     };
-    if said.get(name).is_some_and(|at| at.elapsed() < SAY_EVERY) && !gives_up {
+    if said.get(name).is_some_and(|at| at.elapsed() < SAY_EVERY) && then == Then::Waits {
         return;
     }
     said.insert(name.to_owned(), Instant::now());
     let resume =
         super::for_config(&format!("recount resume {name} --because 'why it may go on'"), &config.path);
-    let then = match gives_up {
-        true => format!("nothing was taken. First: {resume}; then run it again"),
-        false => format!("it takes nothing until: {resume}"),
+    let then = match then {
+        Then::Ends => format!("nothing was taken. First: {resume}; then run it again"),
+        Then::DryEnds => "a run would wait here for somebody, the dry run ends here".to_owned(),
+        Then::Waits => format!("it takes nothing until: {resume}"),
     };
     eprintln!("flow {name} is paused: {why}; {then}");
 }

@@ -92,6 +92,20 @@ fn the_breaker_opens_above_half_and_waits_for_somebody() {
 }
 
 #[test]
+fn a_dry_run_whose_breaker_opens_ends_since_nobody_can_resume_it() {
+    let world = World::new(&config(
+        "batch = { events = 4 }\nbreaker = { share = \"50% of 20\", then = \"pause\" }",
+        TAKE_FROM_STOCK,
+    ));
+    world.lines(&(0..40).map(|n| order(&format!("b{n}"), "zz", 1)).collect::<Vec<_>>());
+    let told = world.start(&["run", "--dry-run"]).wait().expect(1);
+    assert!(told.err.contains("flow stock is paused: breaker_open"), "{}", told.err);
+    assert!(told.err.contains("the dry run ends here"), "{}", told.err);
+    assert!(!told.err.contains("recount resume stock --because 'why"), "there is nothing to resume: {}", told.err);
+    world.recount(&["run", "--dry-run"]).expect(1);
+}
+
+#[test]
 fn a_flow_whose_breaker_opened_begins_paused_after_a_restart() {
     let world = World::new(&config(
         "batch = { events = 4 }\nbreaker = { share = \"50% of 20\", then = \"pause\" }",
