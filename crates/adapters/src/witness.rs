@@ -8,6 +8,7 @@ use recount_audit::{EffectSnapshot, EffectWitness, PositionRow, Published, Sourc
 use recount_checks::RawEvent;
 use recount_model::{Amount, FlowName, Partition, PartitionId, SourceId, Timestamp};
 use std::cell::RefCell;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ impl FileSourceWitness {
 
 impl SourceWitness for FileSourceWitness {
     fn partitions(&self) -> Result<Vec<PartitionId>, WitnessError> {
-        let there = partitions_at(&self.path, &self.known)?;
+        let there = partitions_at(&self.path, self.follow, &self.known)?;
         let id = |(source, partition)| PartitionId { flow: self.flow.clone(), source, partition };
         Ok(there.into_iter().map(id).collect())
     }
@@ -85,22 +86,41 @@ fn place_of_partition(path: &Path, partition: &Partition) -> PathBuf {
 }
 
 /// The partitions at a path now, each with its incarnation: the recorded one that the file still is, else
-/// what it would be called today. Empty files have no identity yet and are left out.
+/// what it would be called today. Empty files have no identity yet and are left out; so is a followed file
+/// that is not there yet, and one that is gone whose incarnation is recorded: that one is asked about by name.
 ///
 /// # Errors
-/// `Unreachable` where the folder can't be listed.
-fn partitions_at(path: &Path, known: &[PartitionId]) -> Result<Vec<(SourceId, Partition)>, WitnessError> {
+/// `Unreachable` where the folder can't be listed, or a file that nothing is recorded of can't be read; `Gone`
+/// where the one file that is named does not exist.
+fn partitions_at(
+    path: &Path,
+    follow: bool,
+    known: &[PartitionId],
+) -> Result<Vec<(SourceId, Partition)>, WitnessError> {
     let unreadable = |error: &dyn std::fmt::Display| WitnessError::Unreachable(error.to_string());
     let place = Place::of_path(path).map_err(|error| unreadable(&error))?;
     let mut there = Vec::new();
     for (partition, file) in place.files().map_err(|error| unreadable(&error))? {
-        let recorded = known.iter().rev().filter(|at| at.partition == partition);
+        let recorded: Vec<&PartitionId> = known.iter().rev().filter(|at| at.partition == partition).collect();
         let same = recorded
+            .iter()
             .map(|at| &at.source)
             .find(|source| same_incarnation(source, &file).is_ok_and(|sameness| sameness == Sameness::Same));
         let id = match same {
             Some(source) => Some(source.clone()),
-            None => head_of(&file).ok().and_then(|head| FileId::of_head(&head, 1)).map(|id| id.source_id()),
+            None => match head_of(&file) {
+                Ok(head) => FileId::of_head(&head, 1).map(|id| id.source_id()),
+                Err(e)
+                    if !recorded.is_empty()
+                        || (e.kind() == ErrorKind::NotFound && (follow || file != path)) =>
+                {
+                    None
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    return Err(WitnessError::Gone(format!("file {} does not exist", file.display())));
+                }
+                Err(e) => return Err(unreadable(&format!("file {} can't be read: {e}", file.display()))),
+            },
         };
         there.extend(id.map(|id| (id, partition)));
     }

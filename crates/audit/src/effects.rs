@@ -143,6 +143,10 @@ impl Attested {
             }
         };
         findings.extend(self.unprovable);
+        // The numbers alone may be even: 0 = 0 beside a database that was made anew.
+        if let Some(older) = findings.iter().find(|finding| finding.code == reason::EFFECTS_ROLLED_BACK) {
+            sentence.push_str(&format!("; {}: {}", older.sentence, shorten(&older.names, 1)));
+        }
         let look = look(&findings);
         Statement {
             equation: Equation::E2,
@@ -161,9 +165,11 @@ fn look(findings: &[Finding]) -> Vec<String> {
     let mut look = Vec::new();
     for finding in findings {
         if finding.code == reason::EFFECTS_ROLLED_BACK {
-            look.push("recount ledger recover --reapply, or --accept".to_owned());
+            look.push("recount ledger recover --reapply --because …, or --accept --because …".to_owned());
         } else if finding.code == reason::POSITIONS_UNRECORDED {
-            look.push("recount ledger recover --adopt".to_owned());
+            look.push("recount explain positions_unrecorded".to_owned());
+        } else if finding.code == reason::LEDGER_FOREIGN {
+            look.push("recount explain ledger_foreign".to_owned());
         } else if let Some(name) = finding.names.first() {
             look.push(format!("recount story {}", first_of_range(name)));
         }

@@ -146,7 +146,7 @@ pub(crate) async fn take(
     };
     if row.ledger_id != ledger.0 {
         return Err(EffectFault::Foreign(format!(
-            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or, where that ledger is lost, go \
+            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or, where it is lost, go \
              on without it: `recount run --adopt` records what it held as unrecorded, for ever",
             row.ledger_id, ledger.0
         )));

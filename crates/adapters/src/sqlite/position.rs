@@ -108,8 +108,8 @@ pub(crate) fn take(conn: &Connection, at: &PartitionId, ledger: &LedgerId) -> Re
     };
     if row.ledger_id != ledger.0 {
         return Err(EffectFault::Foreign(format!(
-            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or or, where that ledger is \
-             lost, go on without it: `recount run --adopt` records what it held as unrecorded, for ever",
+            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or, where it is lost, go \
+             on without it: `recount run --adopt` records what it held as unrecorded, for ever",
             row.ledger_id, ledger.0
         )));
     }

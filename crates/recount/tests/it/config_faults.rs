@@ -109,6 +109,21 @@ fn a_source_that_is_not_there_yet_is_a_warning_and_no_fault() {
 }
 
 #[test]
+fn a_source_that_never_was_there_is_unprovable_and_not_balanced() {
+    let world = World::stock("");
+    std::fs::remove_file(world.path("orders.ndjson")).unwrap();
+    let told = world.run().expect(1).all();
+    assert!(told.contains("orders.ndjson does not exist: correct source.file"), "{told}");
+    let told = world.recount(&["audit"]).expect(3).all();
+    assert!(told.contains("can't be said to work"), "{told}");
+    assert!(told.contains("what was published can't be counted: file"), "{told}");
+    world.recount(&["status"]).expect(3);
+    world.lines(&["{\"id\":\"o0\",\"sku\":\"a\",\"quantity\":1}"]);
+    world.run().expect(0);
+    world.recount(&["audit"]).expect(0);
+}
+
+#[test]
 fn a_flow_without_an_effect_is_only_run_where_that_is_said() {
     let world = World::new(&config("", ""));
     world.lines(&["{\"id\":\"o0\",\"sku\":\"a\",\"quantity\":1}"]);

@@ -82,6 +82,9 @@ fn a_ledger_that_is_lost_is_not_replaced_by_an_empty_one() {
     world.append(&orders(600..610, "a"));
     let told = world.run().expect(1);
     assert!(told.all().contains("ledger_foreign"), "{}", told.all());
+    let told = world.recount(&["audit"]).expect(3).all();
+    assert!(told.contains("look: recount explain ledger_foreign"), "{told}");
+    assert!(!told.contains("recover --adopt"), "there is no such option: {told}");
     assert_eq!(world.on_hand("a"), 9_400, "nothing was taken");
 }
 
