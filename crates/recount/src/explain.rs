@@ -197,7 +197,11 @@ fn declared_text(out: &mut String, file: &str, flow: &FlowConfig, reason: &Reaso
             let _ = writeln!(out, "    recount ledger export --reason {code}");
         }
     }
-    let _ = writeln!(out, "\nIf it comes up more often than its budget allows, ask the {}.", flow.spec.owner);
+    let _ = writeln!(
+        out,
+        "\nIf it comes up more often than its budget allows, ask its owner: {}.",
+        flow.spec.owner
+    );
 }
 
 fn sentence(because: &str) -> String {
@@ -434,7 +438,7 @@ mod tests {
                 recount ledger export --reason zero_quantity
                 recount replay reserve-stock --reason zero_quantity --dry-run
 
-            If it comes up more often than its budget allows, ask the inventory team.
+            If it comes up more often than its budget allows, ask its owner: inventory team.
         "#]]
         .assert_eq(&explain("zero_quantity", Some(&config)).unwrap().render());
     }

@@ -170,7 +170,7 @@ pub struct OperateArgs {
     #[arg(value_name = "FLOW")]
     pub flow: String,
     /// Why; it is recorded
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "WHY")]
     pub because: String,
     /// Which config
     #[command(flatten)]
@@ -282,7 +282,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Why; it is recorded
-    #[arg(long, value_name = "REASON", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "WHY", required_unless_present = "dry_run")]
     pub because: Option<String>,
     /// Which config
     #[command(flatten)]
@@ -348,7 +348,7 @@ pub enum LedgerCommand {
         #[arg(long)]
         accept: bool,
         /// Why; it is recorded
-        #[arg(long, value_name = "REASON")]
+        #[arg(long, value_name = "WHY")]
         because: String,
         /// Which config
         #[command(flatten)]
@@ -366,7 +366,7 @@ pub enum LedgerCommand {
         #[arg(value_name = "KEY")]
         key: String,
         /// Why; it is recorded
-        #[arg(long, value_name = "REASON")]
+        #[arg(long, value_name = "WHY")]
         because: String,
         /// Which config
         #[command(flatten)]

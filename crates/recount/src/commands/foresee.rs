@@ -59,8 +59,9 @@ impl Foreseen {
     /// For people.
     pub fn text(&self, flow: &FlowName, selection: &Selection) -> String {
         let (events, had) = (selection.events(), self.to_be_had());
+        let noun = if events == 1 { "event" } else { "events" };
         let mut out =
-            format!("{events} events of flow {flow} to be decided anew, {had} of them can be had\n");
+            format!("{events} {noun} of flow {flow} to be decided anew, {had} of them can be had\n");
         for (fate, (selected, had)) in &self.counts {
             let gone = if had < selected {
                 format!("; the bytes of {} can't be had any more", selected - had)

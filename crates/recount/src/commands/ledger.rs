@@ -28,6 +28,11 @@ pub fn ledger(command: &LedgerCommand) -> Outcome {
             if *json {
                 let counts = json!({ "decisions": forgotten.decisions, "bodies": forgotten.bodies });
                 println!("{}", json!({ "recount": 1, "command": "ledger forget", "forgotten": counts }));
+            } else if forgotten.decisions == 0 && forgotten.bodies == 0 {
+                println!(
+                    "nothing was destroyed: no decision in this ledger tells the key {key}; is it written as the \
+                     events have it, or forgotten already?"
+                );
             } else {
                 println!(
                     "{} decisions no longer tell their key and id, {} bodies are gone; verdicts and positions stay",

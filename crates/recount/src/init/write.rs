@@ -313,8 +313,8 @@ fn apply(text: &mut Text, learned: &Learned) {
     let bound: Vec<String> = names.iter().map(|name| format!(":{name}")).collect();
     text.blank();
     text.prose(
-        "What is done with an event that passes. Until this is filled in NOTHING is done, and a run that isn't a dry run \
-         decides `applied` all the same, once and for good: fill it in first. Statements are tried by recount validate \
+        "What is done with an event that passes. Until this is filled in, nothing is done, and only a dry run is \
+         possible: recount run says so and ends. Statements are tried by recount validate \
          and recount run --dry-run on a copy of the database.",
     );
     text.prose("A handler of your own over HTTP instead: http = \"http://localhost:8000/events\". A consumer that stays as it \

@@ -120,13 +120,18 @@ fn reasons(out: &mut String, flow: &FlowStatus) {
         let _ = writeln!(out, "    {verdict:<13} {code:<22} {events:>8} {share:>11}  {}", budget(reason));
     }
     if flow.reasons.len() > REASONS_MAX {
-        let _ = writeln!(out, "    and {} more reasons", flow.reasons.len() - REASONS_MAX);
+        let more = flow.reasons.len() - REASONS_MAX;
+        let _ = writeln!(out, "    and {more} more {}", if more == 1 { "reason" } else { "reasons" });
     }
 }
 
 fn budget(reason: &ReasonStatus) -> String {
     match (reason.budget_status.as_str(), reason.allowed) {
         ("any", _) => "any".to_owned(),
+        // More than is allowed, and yet not exceeded: somebody accepted it.
+        ("within", Some(allowed)) if reason.worst > allowed => {
+            format!("accepted: {}/{allowed} at worst ({})", reason.worst, reason.budget)
+        }
         (word, Some(allowed)) => {
             format!("{word}: {}/{allowed} at worst ({})", reason.worst, reason.budget)
         }
@@ -171,14 +176,19 @@ fn age_text(ms: u64) -> String {
 fn dead_letters(out: &mut String, flow: &FlowStatus) {
     for letter in flow.dead_letters.iter().take(LETTERS_MAX) {
         let text = format!(
-            "{} dead letters {}, the newest {}: recount dead-letters show {}",
-            letter.events, letter.reason, letter.newest_at, letter.newest
+            "{} dead {} {}, the newest {}: recount dead-letters show {}",
+            letter.events,
+            if letter.events == 1 { "letter" } else { "letters" },
+            letter.reason,
+            letter.newest_at,
+            letter.newest
         );
         wrapped(out, "  ", &text);
     }
     if flow.dead_letters.len() > LETTERS_MAX {
         let more = flow.dead_letters.len() - LETTERS_MAX;
-        let _ = writeln!(out, "  and {more} more reasons: recount dead-letters list --flow {}", flow.flow);
+        let reasons = if more == 1 { "reason" } else { "reasons" };
+        let _ = writeln!(out, "  and {more} more {reasons}: recount dead-letters list --flow {}", flow.flow);
     }
 }
 
