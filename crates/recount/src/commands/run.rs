@@ -69,7 +69,8 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
                 .await?;
         let server = Server::start(config, &mut running, listening).await?;
         let bar = progress_bar(config, &running);
-        let (ends, ()) = tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running, args.dry_run));
+        let (ends, ()) =
+            tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running, args.dry_run));
         let took = began.elapsed();
         if !args.dry_run && ends.iter().all(|end| matches!(end, FlowEnd::Drained)) {
             waiting::for_effects(config, &args.flows).await?;

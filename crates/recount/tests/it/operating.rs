@@ -101,7 +101,11 @@ fn a_dry_run_whose_breaker_opens_ends_since_nobody_can_resume_it() {
     let told = world.start(&["run", "--dry-run"]).wait().expect(1);
     assert!(told.err.contains("flow stock is paused: breaker_open"), "{}", told.err);
     assert!(told.err.contains("the dry run ends here"), "{}", told.err);
-    assert!(!told.err.contains("recount resume stock --because 'why"), "there is nothing to resume: {}", told.err);
+    assert!(
+        !told.err.contains("recount resume stock --because 'why"),
+        "there is nothing to resume: {}",
+        told.err
+    );
     world.recount(&["run", "--dry-run"]).expect(1);
 }
 
