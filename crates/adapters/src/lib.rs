@@ -10,5 +10,6 @@ pub mod kafka;
 pub mod postgres;
 pub mod reports;
 mod settled;
+mod sql;
 pub mod sqlite;
 pub mod witness;

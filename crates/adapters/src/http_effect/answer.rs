@@ -2,7 +2,7 @@
 
 use super::HandlerReason;
 use super::request::position;
-use crate::sqlite::cut;
+use crate::sql::cut;
 use recount_engine::{EffectEvent, Outcome};
 use recount_model::{PartitionId, Reason, ReasonCode, Verdict, reason};
 use serde_json::{Value, json};

@@ -14,7 +14,8 @@ mod client;
 mod request;
 
 use crate::actor::Actor;
-use crate::sqlite::{Held, Known, SqliteEffect, SqliteOpenError, open_arbiter};
+use crate::sql::Held;
+use crate::sqlite::{Known, SqliteEffect, SqliteOpenError, open_arbiter};
 use async_trait::async_trait;
 use client::{Client, Post};
 use recount_engine::{

@@ -1,7 +1,7 @@
 //! Whose fault an error of PostgreSQL is: the event's, or the database's.
 
+use crate::sql::without_values;
 use recount_engine::{EffectEvent, EffectFault};
-use recount_model::Value;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -49,23 +49,6 @@ fn sources(error: &Error) -> String {
     while let Some(cause) = source {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
-    }
-    text
-}
-
-/// A message of the server with values of parameters replaced by their names.
-pub(crate) fn without_values(message: &str, names: &[String], values: &[Value]) -> String {
-    let mut text = message.to_owned();
-    for (name, value) in names.iter().zip(values) {
-        let value = match value {
-            Value::Text(value) => value.to_string(),
-            Value::Integer(number) if number.unsigned_abs() >= 100 => number.to_string(),
-            Value::Real(number) => number.to_string(),
-            _ => continue,
-        };
-        if value.len() > 1 && text.contains(&value) {
-            text = text.replace(&value, &format!(":{name}"));
-        }
     }
     text
 }
@@ -128,13 +111,5 @@ mod tests {
         ] {
             assert_eq!(blame(state, &declared), expected, "{state}");
         }
-    }
-
-    #[test]
-    fn a_message_does_not_carry_the_events_values() {
-        let names = ["mail".to_owned(), "n".to_owned()];
-        let values = [Value::Text("anna@example.org".into()), Value::Integer(7)];
-        let told = without_values("invalid input: \"anna@example.org\" 7", &names, &values);
-        assert_eq!(told, "invalid input: \":mail\" 7");
     }
 }

@@ -2,13 +2,14 @@
 //! and for replays.
 
 use super::faults::{Blame, blame, fault, state};
-use super::outcome::{End, Held, Place};
+use super::outcome::{End, Place};
 use super::plan::{Plan, Prepared, RoutePlan, Truth};
 use super::replays;
 use super::settings::PostgresEffectSettings;
 use super::values::TextParam;
+use crate::sql::{Held, applied, cut};
 use recount_engine::{EffectEvent, EffectFault, Outcome};
-use recount_model::{PartitionId, Value, Verdict};
+use recount_model::{PartitionId, Value};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
@@ -46,7 +47,7 @@ impl OneByOne<'_> {
     pub(crate) async fn nothing(&self, events: &[EffectEvent]) -> Result<Vec<Outcome>, EffectFault> {
         let mut outcomes = Vec::with_capacity(events.len());
         for event in events {
-            let mut outcome = Outcome::Said { verdict: Verdict::Applied, evidence: None };
+            let mut outcome = applied();
             if let Some(replay) = event.replay {
                 if replays::done_before(self.client, self.at, event, replay).await? {
                     outcome = Outcome::AlreadyReplayed;
@@ -126,7 +127,7 @@ impl OneByOne<'_> {
                 Ok(End::Failed { place, state, message: told.message().to_owned() })
             }
             // What could not even be sent as this type is the value's fault as well.
-            _ => Err(fault(&format!("the statement {}", &sql[..sql.floor_char_boundary(200)]), error)),
+            _ => Err(fault(&format!("the statement {}", cut(sql, 200)), error)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The arbiter's rows: who owns a partition, how far it is, what the ledger has yet to get.
 
 use super::faults::fault;
+use crate::sql::{PositionRow, first_taken};
 use recount_engine::{Claim, EffectFault, Taken};
 use recount_ledger::LedgerId;
 use recount_model::{OffsetSet, PartitionId};
@@ -24,58 +25,16 @@ pub(crate) const ENTERED: &str =
 pub(crate) const PREFIX: &str = "UPDATE recount_position SET next_offset = $4, decided_above = $5, clean = false, \
      alone_offset = NULL, alone_epoch = NULL, alone_stops = 0 WHERE flow = $1 AND source_id = $2 AND partition = $3";
 
-/// One `recount_position` row.
-struct Position {
-    epoch: i64,
-    seq: i64,
-    next_offset: i64,
-    decided_above: String,
-    ledger_id: String,
-    clean: bool,
-    /// Offset; the epoch that marked it and has not ended the attempt; stops before.
-    alone: Option<(i64, Option<i64>, i64)>,
-}
-
-impl Position {
-    fn read(row: &Row) -> Self {
-        let offset: Option<i64> = row.get(6);
-        Self {
-            epoch: row.get(0),
-            seq: row.get(1),
-            next_offset: row.get(2),
-            decided_above: row.get(3),
-            ledger_id: row.get(4),
-            clean: row.get(5),
-            alone: offset.map(|offset| (offset, row.get(7), row.get(8))),
-        }
-    }
-
-    /// What is known of an event that was alone under way when the owner of `epoch` stopped: it counts only
-    /// if that owner had marked it, so that a kill at another time condemns nobody.
-    fn alone_after_stop(&self) -> Option<(i64, i64)> {
-        let (offset, epoch, stops) = self.alone?;
-        (!self.clean && epoch == Some(self.epoch)).then_some((offset, stops + 1))
-    }
-
-    fn taken(&self, at: &PartitionId, epoch: i64) -> Result<Taken, EffectFault> {
-        let damaged = |what: &str| EffectFault::Foreign(format!("{at}: recount_position has a {what}"));
-        let number = |n: i64, what: &str| u64::try_from(n).map_err(|_| damaged(&format!("{what} of {n}")));
-        let alone = match self.alone_after_stop() {
-            None => None,
-            Some((offset, stops)) => {
-                Some((number(offset, "alone_offset")?, u32::try_from(stops).unwrap_or(u32::MAX)))
-            }
-        };
-        Ok(Taken {
-            epoch: number(epoch, "epoch")?,
-            seq: number(self.seq, "seq")?,
-            next_offset: number(self.next_offset, "next_offset")?,
-            decided_above: OffsetSet::parse(&self.decided_above)
-                .ok_or_else(|| damaged("decided_above that is no set of offsets"))?,
-            existed: true,
-            clean: self.clean,
-            alone,
-        })
+fn read(row: &Row) -> PositionRow {
+    let offset: Option<i64> = row.get(6);
+    PositionRow {
+        epoch: row.get(0),
+        seq: row.get(1),
+        next_offset: row.get(2),
+        decided_above: row.get(3),
+        ledger_id: row.get(4),
+        clean: row.get(5),
+        alone: offset.map(|offset| (offset, row.get(7), row.get(8))),
     }
 }
 
@@ -100,13 +59,13 @@ pub(crate) async fn peek(client: &Client, at: &PartitionId) -> Result<Option<Tak
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
     let row = client.query_opt(&columns(""), &[&of.0, &of.1, &of.2]).await;
     let row = row.map_err(|error| fault("reading recount_position", &error))?;
-    row.map(|row| Position::read(&row)).map(|row| row.taken(at, row.epoch)).transpose()
+    row.map(|row| read(&row)).map(|row| row.taken(at, row.epoch)).transpose()
 }
 
-async fn locked(transaction: &Transaction<'_>, at: &PartitionId) -> Result<Option<Position>, EffectFault> {
+async fn locked(transaction: &Transaction<'_>, at: &PartitionId) -> Result<Option<PositionRow>, EffectFault> {
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
     let row = transaction.query_opt(&columns(" FOR UPDATE"), &[&of.0, &of.1, &of.2]).await;
-    Ok(row.map_err(|error| fault("reading recount_position", &error))?.map(|row| Position::read(&row)))
+    Ok(row.map_err(|error| fault("reading recount_position", &error))?.map(|row| read(&row)))
 }
 
 async fn insert(
@@ -134,23 +93,9 @@ pub(crate) async fn take(
 ) -> Result<Taken, EffectFault> {
     let Some(row) = locked(transaction, at).await? else {
         insert(transaction, at, ledger, 1).await?;
-        return Ok(Taken {
-            epoch: 1,
-            seq: 0,
-            next_offset: 0,
-            decided_above: OffsetSet::new(),
-            existed: false,
-            clean: true,
-            alone: None,
-        });
+        return Ok(first_taken());
     };
-    if row.ledger_id != ledger.0 {
-        return Err(EffectFault::Foreign(format!(
-            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or, where it is lost, go \
-             on without it: `recount run --adopt` records what it held as unrecorded, for ever",
-            row.ledger_id, ledger.0
-        )));
-    }
+    row.refuse_foreign(at, ledger)?;
     let taken = row.taken(at, row.epoch + 1)?;
     let (offset, stops) = row.alone_after_stop().unzip();
     let sql = format!(
@@ -174,10 +119,7 @@ pub(crate) async fn mark_alone(
     let row = locked(transaction, at).await?.filter(|row| row.epoch == epoch && row.seq == seq);
     let row = row.ok_or(EffectFault::NotMine)?;
     let offset = integer(offset)?;
-    let before = match row.alone {
-        Some((marked, _, stops)) if marked == offset => stops,
-        _ => 0,
-    };
+    let before = row.stops_of(offset);
     let sql = format!(
         "UPDATE recount_position SET alone_offset = $4, alone_epoch = epoch, alone_stops = $5 {OF_PARTITION}"
     );

@@ -2,9 +2,10 @@
 
 use super::faults::fault;
 use super::position::integer;
+use crate::sql::replayed_as;
 use recount_engine::effect::Replay;
 use recount_engine::{EffectEvent, EffectFault, Outcome};
-use recount_model::{PartitionId, Verdict};
+use recount_model::PartitionId;
 use tokio_postgres::Client;
 
 /// Whether a replay of this event in place of that decision was committed before, or earlier in the batch.
@@ -30,16 +31,7 @@ pub(crate) async fn note(
     replay: Replay,
     outcome: &Outcome,
 ) -> Result<(), EffectFault> {
-    let decision = match outcome {
-        Outcome::Said { verdict: Verdict::Applied, .. } => "applied".to_owned(),
-        Outcome::Said { verdict: Verdict::Skip(reason), .. } => format!("skipped {}", reason.code),
-        Outcome::Said { verdict: Verdict::DeadLetter(reason), .. } => {
-            format!("dead-lettered {}", reason.code)
-        }
-        Outcome::Said { verdict: Verdict::Retry(_), .. } | Outcome::Behind | Outcome::AlreadyReplayed => {
-            return Ok(());
-        }
-    };
+    let Some(decision) = replayed_as(outcome) else { return Ok(()) };
     let sql = "INSERT INTO recount_replay (flow, source_id, partition, \"offset\", corrects, replay_id, \
                decision) VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let (offset, corrects) = (integer(event.event.meta.offset)?, integer(replay.corrects_seq)?);

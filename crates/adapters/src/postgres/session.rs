@@ -200,8 +200,7 @@ impl Session {
         events: &[EffectEvent],
         rows: &[Row],
     ) -> Result<Vec<Outcome>, EffectFault> {
-        let applied = Outcome::Said { verdict: Verdict::Applied, evidence: None };
-        let mut outcomes = vec![applied; events.len()];
+        let mut outcomes = vec![crate::sql::applied(); events.len()];
         for row in rows {
             let place = usize::try_from(row.get::<_, i64>(0) - 1).unwrap_or(usize::MAX);
             let (Some(event), Some(outcome)) = (events.get(place), outcomes.get_mut(place)) else {

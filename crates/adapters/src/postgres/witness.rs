@@ -5,6 +5,7 @@ use super::faults::message;
 use super::schema::TABLES_FORMAT;
 use super::settings::PostgresEffectSettings;
 use super::text::{Piece, pieces};
+use crate::sql::cut;
 use futures_util::{StreamExt, pin_mut};
 use recount_audit::{EffectSnapshot, EffectWitness, PositionRow, WitnessError};
 use recount_model::{Amount, FlowName, OffsetSet, Partition, PartitionId, SourceId};
@@ -96,7 +97,7 @@ impl Snapshot {
         sql: &str,
         visit: &mut dyn FnMut(&tokio_postgres::SimpleQueryRow) -> Result<ControlFlow<()>, WitnessError>,
     ) -> Result<(), WitnessError> {
-        let question = |text: String| WitnessError::Unreachable(format!("{}: {text}", cut(sql)));
+        let question = |text: String| WitnessError::Unreachable(format!("{}: {text}", cut(sql, 200)));
         for piece in pieces(sql).map_err(question)? {
             if let Piece::Param(name) = piece {
                 let text = format!("there is no event here to take :{name} from: leave it out");
@@ -241,7 +242,7 @@ impl EffectSnapshot for Snapshot {
             found += 1;
             let value = row.get(columns - 1);
             let Some(amount) = value.map_or(Some(Amount::ZERO), Amount::parse) else {
-                let shown = cut(value.unwrap_or_default());
+                let shown = cut(value.unwrap_or_default(), 200);
                 return wrong(format!("the reconcile's query gives {shown:?}, which is no number"));
             };
             Ok(visit(if by_group { row.get(0) } else { None }, amount))
@@ -251,8 +252,4 @@ impl EffectSnapshot for Snapshot {
 
 fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(200)]
 }

@@ -1,7 +1,7 @@
 //! The body of a post to `/v1/decisions`, and its answer.
 
 use super::said::{BECAUSE_BYTES_MAX, REASON_BYTES_MAX, Said, Word};
-use crate::sqlite::cut;
+use crate::sql::cut;
 use recount_model::position::Address;
 use serde::{Deserialize, Serialize};
 

@@ -8,12 +8,12 @@ use super::connect::StatementWatch;
 use super::faults::{self, Blame};
 use super::plan::{Plan, RoutePlan};
 use super::replays;
-use recount_engine::{EffectEvent, EffectFault, OtherwiseVerdict, Outcome, RowRange};
-use recount_model::{PartitionId, Reason, Value, Verdict, reason};
+use crate::sql::{Held, applied, cut, otherwise_held, rows_unexpected, said};
+use recount_engine::{EffectEvent, EffectFault, Outcome};
+use recount_model::{PartitionId, Value, Verdict, reason};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
 use serde_json::json;
-use std::collections::HashSet;
 
 /// Everything that applying needs beside the events.
 pub(crate) struct Applying<'c> {
@@ -30,30 +30,6 @@ pub(crate) enum Plain {
     Done(Vec<Outcome>),
     /// Something was left that only a savepoint can undo: roll back and do it guarded.
     Redo,
-}
-
-/// Keys held by a `Retry` earlier in the batch.
-#[derive(Default)]
-pub(crate) struct Held(HashSet<Box<str>>);
-
-impl Held {
-    /// Whether the event must wait behind its key.
-    pub(crate) fn holds(&self, event: &EffectEvent) -> bool {
-        !self.0.is_empty() && event.event.meta.key.as_ref().is_some_and(|key| self.0.contains(key))
-    }
-
-    /// Holds the event's key, if it has one and is to be retried. A replay is decided at once and holds
-    /// nothing.
-    pub(crate) fn note(&mut self, event: &EffectEvent, outcome: &Outcome) {
-        if event.replay.is_some() {
-            return;
-        }
-        if let (Outcome::Said { verdict: Verdict::Retry(_), .. }, Some(key)) =
-            (outcome, &event.event.meta.key)
-        {
-            self.0.insert(key.clone());
-        }
-    }
 }
 
 /// One parameter as SQLite takes it.
@@ -258,20 +234,10 @@ impl<'c> Applying<'c> {
                 }
             };
             if holds {
-                let because = Reason::new(otherwise.rule.reason.clone(), otherwise.rule.because.clone());
-                let verdict = match otherwise.rule.verdict {
-                    OtherwiseVerdict::Skip => Verdict::Skip(because),
-                    OtherwiseVerdict::DeadLetter => Verdict::DeadLetter(because),
-                    OtherwiseVerdict::Retry => Verdict::Retry(because),
-                };
-                let evidence = json!({ "statement": statement + 1, "rows": rows, "otherwise": index + 1 });
-                return Ok(said(verdict, &evidence));
+                return Ok(otherwise_held(statement, rows, index, &otherwise.rule));
             }
         }
-        let expected = rows_text(route.statements[statement].rows);
-        let sentence = format!("statement {} changed {rows} rows instead of {expected}", statement + 1);
-        let evidence = json!({ "statement": statement + 1, "rows": rows, "expected": expected });
-        Ok(said(Verdict::dead_letter(reason::ROWS_UNEXPECTED, sentence), &evidence))
+        Ok(rows_unexpected(statement, rows, route.statements[statement].rows))
     }
 
     fn failed(
@@ -290,27 +256,6 @@ impl<'c> Applying<'c> {
 pub(crate) fn statement_failed(place: &str, code: i32, message: &str) -> Outcome {
     let evidence = json!({ "sqlite": code, "message": message, "at": place });
     said(Verdict::dead_letter(reason::STATEMENT_FAILED, format!("{place} failed: {message}")), &evidence)
-}
-
-pub(crate) fn applied() -> Outcome {
-    Outcome::Said { verdict: Verdict::Applied, evidence: None }
-}
-
-pub(crate) fn said(verdict: Verdict, evidence: &serde_json::Value) -> Outcome {
-    Outcome::Said { verdict, evidence: Some(evidence.to_string().into()) }
-}
-
-/// At most `bytes_max` bytes of a text, on a character's boundary.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
-}
-
-fn rows_text(rows: RowRange) -> String {
-    match rows {
-        RowRange { min, max } if min == max => min.to_string(),
-        RowRange { min, max: u64::MAX } => format!("{min} or more"),
-        RowRange { min, max } => format!("{min} to {max}"),
-    }
 }
 
 fn execute(statement: &mut CachedStatement<'_>, binds: &[usize], params: &[Value]) -> rusqlite::Result<u64> {

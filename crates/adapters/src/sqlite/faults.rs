@@ -1,5 +1,6 @@
 //! Whose fault an error of SQLite is: the event's, or the database's.
 
+use crate::sql::without_values;
 use recount_engine::EffectFault;
 use recount_model::Value;
 use rusqlite::ffi;
@@ -48,22 +49,8 @@ pub(crate) fn message(error: &rusqlite::Error) -> String {
 
 /// The message; where a trigger's `RAISE` wrote it, values of parameters are replaced by their names.
 pub(crate) fn message_without_values(error: &rusqlite::Error, names: &[String], values: &[Value]) -> String {
-    let mut text = message(error);
-    if code(error) != ffi::SQLITE_CONSTRAINT_TRIGGER {
-        return text;
-    }
-    for (name, value) in names.iter().zip(values) {
-        let value = match value {
-            Value::Text(text) => text.to_string(),
-            Value::Integer(number) if number.unsigned_abs() >= 100 => number.to_string(),
-            Value::Real(number) => number.to_string(),
-            _ => continue,
-        };
-        if value.len() > 1 && text.contains(&value) {
-            text = text.replace(&value, &format!(":{name}"));
-        }
-    }
-    text
+    let text = message(error);
+    if code(error) == ffi::SQLITE_CONSTRAINT_TRIGGER { without_values(&text, names, values) } else { text }
 }
 
 /// Who is to blame for an error of a user's statement.

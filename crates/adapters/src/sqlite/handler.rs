@@ -2,13 +2,13 @@
 
 use super::connect::StatementWatch;
 use super::events::{
-    self, Held, Param, applied, cut, release_savepoint, said, savepoint, statement_failed,
-    still_in_transaction, undo_to_savepoint,
+    Param, release_savepoint, savepoint, statement_failed, still_in_transaction, undo_to_savepoint,
 };
 use super::faults::{self, Blame};
 use super::inspect::{NotUsable, Purpose, inspect};
 use super::replays;
 use crate::actor::panic_text;
+use crate::sql::{Held, applied, cut, said};
 use async_trait::async_trait;
 use recount_checks::{Checked, Event};
 use recount_engine::{
@@ -325,7 +325,7 @@ pub(crate) fn nothing_to_do(
                 outcomes.push(Outcome::AlreadyReplayed);
                 continue;
             }
-            replays::note(conn, at, event, replay, &events::applied())?;
+            replays::note(conn, at, event, replay, &applied())?;
         }
         outcomes.push(applied());
     }

@@ -27,5 +27,4 @@ pub use witness::{
     EffectSummary, PositionRow, ReconcileRow, ReconcileSide, SqliteWitness, WitnessError, WitnessSnapshot,
 };
 
-pub(crate) use events::{Held, cut};
 pub(crate) use worker::Known;

@@ -1,26 +1,15 @@
 //! The arbiter's rows: who owns a partition, how far it is, what the ledger has yet to get.
 
 use super::faults::{as_integer, fault};
+use crate::sql::{PositionRow, first_taken};
 use recount_engine::{Claim, Conclusion, EffectFault, Taken};
 use recount_ledger::LedgerId;
 use recount_model::{OffsetSet, PartitionId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// One `recount_position` row.
-struct Row {
-    epoch: i64,
-    seq: i64,
-    next_offset: i64,
-    decided_above: String,
-    ledger_id: String,
-    clean: bool,
-    /// Offset; the epoch that marked it and has not ended the attempt; stops before.
-    alone: Option<(i64, Option<i64>, i64)>,
-}
-
 const OF_PARTITION: &str = "WHERE flow = ?1 AND source_id = ?2 AND partition = ?3";
 
-fn row(conn: &Connection, at: &PartitionId) -> Result<Option<Row>, EffectFault> {
+fn row(conn: &Connection, at: &PartitionId) -> Result<Option<PositionRow>, EffectFault> {
     let sql = format!(
         "SELECT epoch, seq, next_offset, decided_above, ledger_id, clean, alone_offset, alone_epoch, \
          alone_stops FROM recount_position {OF_PARTITION}"
@@ -29,7 +18,7 @@ fn row(conn: &Connection, at: &PartitionId) -> Result<Option<Row>, EffectFault> 
         let offset: Option<i64> = r.get(6)?;
         let epoch: Option<i64> = r.get(7)?;
         let stops: i64 = r.get(8)?;
-        Ok(Row {
+        Ok(PositionRow {
             epoch: r.get(0)?,
             seq: r.get(1)?,
             next_offset: r.get(2)?,
@@ -39,8 +28,9 @@ fn row(conn: &Connection, at: &PartitionId) -> Result<Option<Row>, EffectFault> 
             alone: offset.map(|offset| (offset, epoch, stops)),
         })
     };
-    let query =
-        || -> rusqlite::Result<Option<Row>> { conn.prepare_cached(&sql)?.query_row(of(at), read).optional() };
+    let query = || -> rusqlite::Result<Option<PositionRow>> {
+        conn.prepare_cached(&sql)?.query_row(of(at), read).optional()
+    };
     query().map_err(|e| fault("reading recount_position", &e))
 }
 
@@ -58,36 +48,6 @@ fn run(
     run().map_err(|e| fault(doing, &e))
 }
 
-impl Row {
-    /// What is known of an event that was alone under way when the owner of `epoch` stopped: it counts only
-    /// if that owner had marked it, so that a kill at another time condemns nobody.
-    fn alone_after_stop(&self) -> Option<(i64, i64)> {
-        let (offset, epoch, stops) = self.alone?;
-        (!self.clean && epoch == Some(self.epoch)).then_some((offset, stops + 1))
-    }
-
-    fn taken(&self, at: &PartitionId, epoch: i64) -> Result<Taken, EffectFault> {
-        let damaged = |what: &str| EffectFault::Foreign(format!("{at}: recount_position has a {what}"));
-        let number = |n: i64, what: &str| u64::try_from(n).map_err(|_| damaged(&format!("{what} of {n}")));
-        let alone = match self.alone_after_stop() {
-            None => None,
-            Some((offset, stops)) => {
-                Some((number(offset, "alone_offset")?, u32::try_from(stops).unwrap_or(u32::MAX)))
-            }
-        };
-        Ok(Taken {
-            epoch: number(epoch, "epoch")?,
-            seq: number(self.seq, "seq")?,
-            next_offset: number(self.next_offset, "next_offset")?,
-            decided_above: OffsetSet::parse(&self.decided_above)
-                .ok_or_else(|| damaged("decided_above that is no set of offsets"))?,
-            existed: true,
-            clean: self.clean,
-            alone,
-        })
-    }
-}
-
 pub(crate) fn peek(conn: &Connection, at: &PartitionId) -> Result<Option<Taken>, EffectFault> {
     row(conn, at)?.map(|row| row.taken(at, row.epoch)).transpose()
 }
@@ -96,23 +56,9 @@ pub(crate) fn peek(conn: &Connection, at: &PartitionId) -> Result<Option<Taken>,
 pub(crate) fn take(conn: &Connection, at: &PartitionId, ledger: &LedgerId) -> Result<Taken, EffectFault> {
     let Some(row) = row(conn, at)? else {
         insert(conn, at, ledger, 1)?;
-        return Ok(Taken {
-            epoch: 1,
-            seq: 0,
-            next_offset: 0,
-            decided_above: OffsetSet::new(),
-            existed: false,
-            clean: true,
-            alone: None,
-        });
+        return Ok(first_taken());
     };
-    if row.ledger_id != ledger.0 {
-        return Err(EffectFault::Foreign(format!(
-            "{at} is recorded in ledger {}, this is ledger {}: open that ledger, or, where it is lost, go \
-             on without it: `recount run --adopt` records what it held as unrecorded, for ever",
-            row.ledger_id, ledger.0
-        )));
-    }
+    row.refuse_foreign(at, ledger)?;
     let taken = row.taken(at, row.epoch + 1)?;
     let (offset, stops) = row.alone_after_stop().unzip();
     let sql = format!(
@@ -201,10 +147,7 @@ pub(crate) fn mark_alone(
 ) -> Result<u32, EffectFault> {
     would_claim(conn, at, claim)?;
     let offset = as_integer(offset)?;
-    let before = match row(conn, at)?.and_then(|row| row.alone) {
-        Some((marked, _, stops)) if marked == offset => stops,
-        _ => 0,
-    };
+    let before = row(conn, at)?.map_or(0, |row| row.stops_of(offset));
     let sql = format!(
         "UPDATE recount_position SET alone_offset = ?4, alone_epoch = epoch, alone_stops = ?5 {OF_PARTITION}"
     );

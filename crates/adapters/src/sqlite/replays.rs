@@ -1,6 +1,7 @@
 //! `recount_replay` and `recount_effect`: what was decided anew, and what was applied.
 
 use super::faults::{as_integer, fault};
+use crate::sql::replayed_as;
 use recount_engine::effect::Replay;
 use recount_engine::{EffectEvent, EffectFault, Outcome};
 use recount_model::{PartitionId, Verdict};
@@ -29,16 +30,7 @@ pub(crate) fn note(
     replay: Replay,
     outcome: &Outcome,
 ) -> Result<(), EffectFault> {
-    let decision = match outcome {
-        Outcome::Said { verdict: Verdict::Applied, .. } => "applied".to_owned(),
-        Outcome::Said { verdict: Verdict::Skip(reason), .. } => format!("skipped {}", reason.code),
-        Outcome::Said { verdict: Verdict::DeadLetter(reason), .. } => {
-            format!("dead-lettered {}", reason.code)
-        }
-        Outcome::Said { verdict: Verdict::Retry(_), .. } | Outcome::Behind | Outcome::AlreadyReplayed => {
-            return Ok(());
-        }
-    };
+    let Some(decision) = replayed_as(outcome) else { return Ok(()) };
     let sql = "INSERT INTO recount_replay (flow, source_id, partition, \"offset\", corrects, replay_id, \
                decision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let (offset, corrects) = (as_integer(event.event.meta.offset)?, as_integer(replay.corrects_seq)?);

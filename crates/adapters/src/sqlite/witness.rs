@@ -1,11 +1,11 @@
 //! Counting again: what the database holds, read in one snapshot, by nothing that the engine counted.
 
 use super::connect::{self, Opening, StatementWatch};
-use super::events::cut;
 use super::faults;
 use super::inspect::{NotUsable, Purpose, inspect};
 use super::schema::TABLES_FORMAT;
 use super::settings::SqliteOpenError;
+use crate::sql::cut;
 use recount_model::{Amount, FlowName, OffsetSet, Partition, PartitionId, SourceId};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
