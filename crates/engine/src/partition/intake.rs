@@ -37,18 +37,17 @@ impl PartitionLoop {
                 // It is under way or held already; the first delivery of it will be settled.
                 continue;
             }
-            match judged {
-                Some(judged) => {
-                    let underway = self.checking.underway(&delivery, judged);
-                    self.deliveries.insert(offset, Open { delivery, taken_at });
-                    batch.extend(self.place(underway));
-                }
-                None => {
-                    self.go_alone(delivery, taken_at).await?;
-                    let left = self.alone_left.load(Ordering::Acquire);
-                    self.alone_left.store(left.saturating_sub(1), Ordering::Release);
-                }
+            let alone_left = self.alone_left.load(Ordering::Acquire);
+            if judged.is_none() && alone_left > 0 {
+                self.go_alone(delivery, taken_at).await?;
+                self.alone_left.store(alone_left - 1, Ordering::Release);
+                continue;
             }
+            // What was taken ahead, unchecked, beyond those that go alone is an event like any other.
+            let judged = judged.unwrap_or_else(|| self.checking.check(&delivery, taken_at));
+            let underway = self.checking.underway(&delivery, judged);
+            self.deliveries.insert(offset, Open { delivery, taken_at });
+            batch.extend(self.place(underway));
         }
         let gaps = gaps.into_iter().filter(|gap| !self.progress.has_decided(gap.to - 1)).collect();
         self.run_batch(batch, gaps, taken_at).await

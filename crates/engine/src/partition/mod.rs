@@ -154,6 +154,11 @@ impl PartitionLoop {
         }
         let is_unclean = taken.existed && !taken.clean;
         let alone_left = if is_unclean { spec.take.events_max } else { 0 };
+        if is_unclean {
+            tracing::info!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+                "the last stop was unclean: up to {alone_left} events go one by one, so that one that kills the \
+                 process is found");
+        }
         let mut partition = Self {
             checking: Checking { checks: Arc::clone(&shared.checks), partition: at.partition.clone() },
             claim: Claim { epoch: taken.epoch, expected_seq: taken.seq },

@@ -1,6 +1,7 @@
 //! DESIGN §12: a ledger that is full, damaged, or held by somebody else.
 
-use crate::harness::{TAKE_FROM_STOCK, World, config, copy_folder, order, orders, statement};
+use crate::harness::{TAKE_FROM_STOCK, World, config, copy_folder, eventually, order, orders, statement};
+use rusqlite::Connection;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
@@ -133,4 +134,28 @@ fn commands_that_read_say_where_there_is_no_ledger() {
         assert_eq!(told.code, Some(4), "{args:?}: {}", told.all());
         assert!(told.err.contains("recount-data"), "{args:?}: {}", told.all());
     }
+}
+
+#[test]
+fn after_a_kill_one_batch_goes_one_by_one_and_the_rest_as_usual() {
+    let keys = |follow: bool| {
+        format!("source = {{ file = \"orders.ndjson\", follow = {follow} }}\nbatch = {{ events = 5 }}")
+    };
+    let world = World::new(&config(&keys(true), TAKE_FROM_STOCK));
+    world.lines(&orders(0..5, "a"));
+    let running = world.start(&["run"]);
+    eventually("the first are decided", || world.decided() == 5);
+    running.kill();
+    let batches = || -> i64 {
+        let segment = Connection::open(world.path("recount-data/segment-000001.db")).unwrap();
+        segment.query_row("SELECT count(*) FROM batch", [], |row| row.get(0)).unwrap()
+    };
+    let before = batches();
+    world.configure(&config(&keys(false), TAKE_FROM_STOCK));
+    world.append(&orders(5..60, "a"));
+    let told = world.run().expect(0);
+    assert!(told.err.contains("up to 5 events go one by one"), "{}", told.err);
+    assert_eq!(world.on_hand("a"), 40);
+    let made = batches() - before;
+    assert!((15..=18).contains(&made), "five alone and fifty in batches of five, not {made} batches");
 }
