@@ -6,6 +6,7 @@
 
 mod apply;
 mod broker;
+mod database;
 mod fault;
 mod fields;
 mod flow;
@@ -28,6 +29,7 @@ mod watched;
 mod tests;
 
 pub use broker::{BrokerConfig, Property, StartAt};
+pub use database::{DatabaseConfig, DatabasePlace, DatabaseUrlError};
 pub use fault::{Fault, Faults};
 pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
@@ -112,18 +114,6 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub level: String,
-}
-
-/// `[database.NAME]`: a SQLite file or a PostgreSQL server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseConfig {
-    /// The URL as written; `${NAME}` stands in it unresolved.
-    pub url: String,
-    /// How long a statement waits for another's lock.
-    pub busy_timeout_ms: u64,
-    /// A statement that runs longer is interrupted.
-    pub statement_time_ms_max: u64,
-    folder: PathBuf,
 }
 
 /// Where a flow's events come from.
@@ -459,53 +449,4 @@ impl Config {
             .unwrap_or(Place { span: 0..0, key: format!("flow.{flow}") });
         self.fault_in(&place, found.message.clone(), None)
     }
-}
-
-/// Where a database is, with `${NAME}` resolved.
-#[derive(Clone, PartialEq, Eq)]
-pub enum DatabasePlace {
-    /// A SQLite file.
-    Sqlite(PathBuf),
-    /// A PostgreSQL server's URL; it may hold a password, and is never shown.
-    Postgres(String),
-}
-
-impl DatabaseConfig {
-    /// Where it is, with `${NAME}` resolved now.
-    ///
-    /// # Errors
-    /// Where a variable isn't set, or what it holds is of another kind.
-    pub fn place(&self) -> Result<DatabasePlace, DatabaseUrlError> {
-        let url = expand_env(&self.url)?;
-        if resolve::is_postgres(&url) {
-            return Ok(DatabasePlace::Postgres(url));
-        }
-        let path = resolve::sqlite_path(&url).ok_or(DatabaseUrlError::Unknown)?;
-        Ok(DatabasePlace::Sqlite(self.folder.join(path)))
-    }
-
-    /// The SQLite file, with `${NAME}` resolved now.
-    ///
-    /// # Errors
-    /// Where a variable isn't set. What the URL is has been checked before, unless it is all a variable.
-    pub fn sqlite_path(&self) -> Result<PathBuf, DatabaseUrlError> {
-        match self.place()? {
-            DatabasePlace::Sqlite(path) => Ok(path),
-            DatabasePlace::Postgres(_) => Err(DatabaseUrlError::NotSqlite),
-        }
-    }
-}
-
-/// Why a database's file can't be told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DatabaseUrlError {
-    /// A variable isn't set.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// It is of another kind, which only shows once variables are resolved.
-    #[error("the database's url is neither sqlite:PATH nor postgres://…; {}", spec::DATABASES_NOW)]
-    Unknown,
-    /// It is a PostgreSQL server, where only a file will do.
-    #[error("this works on a copy of the database, and this build copies SQLite files only")]
-    NotSqlite,
 }

@@ -2,11 +2,8 @@
 
 use super::fault::{Place, Sink, nearest};
 use super::raw::RawTable;
-use super::secret::expand_env;
-use super::spec::DATABASES_NOW;
 use super::{
-    BrokerConfig, Config, DatabaseConfig, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, flow,
-    reconcile,
+    BrokerConfig, Config, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, database, flow, reconcile,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +37,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         flows: names("flow"),
         files: Vec::new(),
     };
-    let databases = databases(raw, &mut context);
+    let databases = database::resolve(raw, &mut context);
     let brokers = brokers(raw, &mut context);
     let mut flows: Vec<_> =
         raw.named("flow").iter().map(|(name, table)| flow::resolve(name, table, &mut context)).collect();
@@ -137,84 +134,11 @@ fn is_loopback(listen: &str) -> Option<bool> {
     (host == "localhost").then_some(true)
 }
 
-fn databases(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap<String, DatabaseConfig> {
-    let mut databases = BTreeMap::new();
-    for (name, table) in raw.named("database") {
-        let url = table.text("url").unwrap_or_default();
-        if table.has("url") && !url.is_empty() {
-            check_url(table, &url, context.sink);
-        }
-        let database = DatabaseConfig {
-            url,
-            busy_timeout_ms: table.quantity("busy_timeout"),
-            statement_time_ms_max: table.quantity("statement_max"),
-            folder: context.folder.clone(),
-        };
-        databases.insert(name.clone(), database);
-    }
-    databases
-}
-
 fn brokers(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap<String, BrokerConfig> {
     let (folder, sink) = (&context.folder, &mut *context.sink);
     let resolve =
         |(name, table): &(String, RawTable)| Some((name.clone(), broker::resolve(table, folder, sink)?));
     raw.named("broker").iter().filter_map(resolve).collect()
-}
-
-fn check_url(table: &RawTable, url: &str, sink: &mut Sink<'_>) {
-    let at = table.place("url");
-    if let Some(authority) = url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(rest))
-        && let Some((user, _)) = authority.rsplit_once('@')
-        && user.contains(':')
-        && !user.contains("${")
-    {
-        sink.mask(at.span.clone());
-        let help = "write the password as ${NAME}, and set that variable".to_owned();
-        sink.fault(
-            &at,
-            "the url holds a password, and this file is kept in the ledger as it is written",
-            help,
-        );
-    }
-    let resolved = if url.starts_with("${") {
-        match expand_env(url) {
-            Ok(resolved) => resolved,
-            Err(error) => {
-                sink.warn(&at, format!("{error}; `run` will refuse to start without it"), None);
-                return;
-            }
-        }
-    } else {
-        url.to_owned()
-    };
-    let scheme = resolved.split(':').next().unwrap_or_default().to_owned();
-    match scheme.as_str() {
-        "sqlite" if sqlite_path(&resolved).is_some() => {}
-        "sqlite" => sink.fault(
-            &at,
-            "a database in memory would forget what was applied",
-            "name a file: url = \"sqlite:shop.db\"".to_owned(),
-        ),
-        "postgres" | "postgresql" if is_postgres(&resolved) => {}
-        _ => sink.fault(
-            &at,
-            format!("this is not a database that Recount knows; {DATABASES_NOW}"),
-            "write: url = \"sqlite:shop.db\", or \"postgres://user:${PGPASSWORD}@host:5432/name\"".to_owned(),
-        ),
-    }
-}
-
-/// Whether it is a URL of PostgreSQL.
-pub(super) fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres://") || url.starts_with("postgresql://")
-}
-
-/// The path in `sqlite:PATH` or `sqlite://PATH`; `None` for anything else, memory included.
-pub(super) fn sqlite_path(url: &str) -> Option<&str> {
-    let path = url.strip_prefix("sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    (!path.is_empty() && !path.starts_with(':') && !path.contains('?')).then_some(path)
 }
 
 impl Context<'_, '_> {

@@ -19,7 +19,7 @@ pub type Handlers = BTreeMap<String, Arc<dyn Handler>>;
 pub fn sql_settings(config: &Config, flow: &FlowConfig) -> Result<Option<SqliteEffectSettings>, Failure> {
     let Some((database, effects)) = flow.effect.in_database() else { return Ok(None) };
     let database = find_database(config, database)?;
-    let path = database.sqlite_path().map_err(Failure::usage)?;
+    let DatabasePlace::Sqlite(path) = database.place().map_err(Failure::usage)? else { return Ok(None) };
     let mut settings = SqliteEffectSettings {
         effects: effects.clone(),
         busy_timeout_ms: database.busy_timeout_ms,

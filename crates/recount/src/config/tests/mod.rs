@@ -120,7 +120,9 @@ fn the_right_config_has_no_fault() {
     assert_eq!((config.ledger.segment_ms, config.ledger.segment_bytes), (3_600_000, 1 << 30));
     assert_eq!((config.ledger.retention_ms, config.ledger.retention_bytes), (None, None));
     assert!(config.ledger.path.ends_with("book"));
-    assert!(config.databases["shop"].sqlite_path().unwrap().ends_with("shop.db"));
+    assert!(
+        matches!(config.databases["shop"].place(), Ok(DatabasePlace::Sqlite(path)) if path.ends_with("shop.db"))
+    );
     let EffectConfig::Sql { routes, effects, .. } = &flow.effect else { panic!("{:?}", flow.effect) };
     assert_eq!(routes[0].params, ["quantity", "sku"]);
     assert_eq!(routes[0].statements[0].rows, RowRange { min: 1, max: 1 });
