@@ -44,6 +44,10 @@ pub fn clone(hour: &mut Hour, folder: &Path) -> Result<PathBuf> {
             let chore: Vec<&str> = chore.split_whitespace().collect();
             let mut command = Command::new(&xtask);
             command.args(&chore).current_dir(&clone).env("CARGO_TARGET_DIR", program::target());
+            if given {
+                // As it was found from here: a relative path would mean another one from the clone.
+                command.env("RECOUNT_BINARY", &binary);
+            }
             let finished = step.time(command.env_remove("RECOUNT_CONFIG"))?;
             step.check_exit(&finished, 0);
             step.check_says(&finished, &["published 10000", "unexplained 0", "balanced"]);
