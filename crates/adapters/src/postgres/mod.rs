@@ -7,6 +7,7 @@ mod one_by_one;
 mod outcome;
 mod plan;
 mod position;
+mod rehearsal;
 mod replays;
 mod schema;
 mod session;
@@ -15,6 +16,7 @@ mod text;
 mod values;
 mod witness;
 
+pub use rehearsal::PostgresRehearsal;
 pub use schema::{TABLES_FORMAT, tables_sql};
 pub use settings::{PostgresEffectSettings, PostgresOpenError};
 pub use witness::PostgresEffectWitness;
@@ -26,7 +28,7 @@ use recount_model::{OffsetSet, PartitionId};
 use session::Session;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio_postgres::Transaction;
+use tokio_postgres::Client;
 
 /// Applies a flow's events to a PostgreSQL database. Each partition has a connection of its own, so that
 /// their batches run side by side.
@@ -91,12 +93,21 @@ impl PostgresEffect {
     /// `Url` for a URL that can't be used; `Unreachable` where nobody answers or lets us in; `Refused` with
     /// every statement that can't be used; `Foreign` where the tables have another format.
     pub async fn open(settings: PostgresEffectSettings) -> Result<Self, PostgresOpenError> {
-        let mut client = connect::connect(&settings).await?;
+        let client = match &settings.rehearsal {
+            Some(rehearsal) => rehearsal.connect(&settings).await?,
+            None => {
+                let mut client = connect::connect(&settings).await?;
+                schema::prepare_tables(&mut client, settings.create_tables).await?;
+                client
+            }
+        };
         let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
-        schema::prepare_tables(&mut client, settings.create_tables).await?;
         let session = Session::on(client, &settings).await?;
         let (plain, not_in_server) = (session.plan.plain, session.plan.not_in_server.clone());
         let examined = Examined { not_in_server, plain, weaknesses };
+        if let Some(rehearsal) = &settings.rehearsal {
+            rehearsal.begin(session).await?;
+        }
         Ok(Self { settings, examined, sessions: Mutex::default(), alone: Mutex::default() })
     }
 
@@ -106,6 +117,9 @@ impl PostgresEffect {
     }
 
     fn slot(&self, at: &PartitionId) -> Slot {
+        if let Some(rehearsal) = &self.settings.rehearsal {
+            return rehearsal.slot();
+        }
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(sessions.entry(at.clone()).or_default())
     }
@@ -113,6 +127,9 @@ impl PostgresEffect {
     async fn session(&self, kept: Option<Session>) -> Result<Session, EffectFault> {
         match kept.filter(|session| !session.client.is_closed()) {
             Some(session) => Ok(session),
+            None if self.settings.rehearsal.is_some() => Err(EffectFault::Foreign(
+                "the dry run's connection is gone, and with it everything that was tried: start it again".to_owned(),
+            )),
             None => {
                 let opened = self.settings.hear(SESSION_STATEMENTS, Session::open(&self.settings)).await;
                 opened.map_err(EffectFault::Away)?.map_err(|error| match error {
@@ -127,28 +144,40 @@ impl PostgresEffect {
     async fn write<R>(
         &self,
         at: &PartitionId,
-        write: impl AsyncFnOnce(&Transaction<'_>) -> Result<R, EffectFault>,
+        write: impl AsyncFnOnce(&Client) -> Result<R, EffectFault>,
     ) -> Result<R, EffectFault> {
         let slot = self.slot(at);
         let mut slot = slot.lock().await;
         // Put back only at the end: a connection that was left in the middle is closed.
-        let mut session = self.session(slot.take()).await?;
+        let session = self.session(slot.take()).await?;
         let written = self.settings.hear(OWN_STATEMENTS, async {
-            let transaction =
-                session.client.transaction().await.map_err(|error| faults::fault("BEGIN", &error))?;
-            let written = write(&transaction).await?;
-            transaction.commit().await.map_err(|error| faults::fault("COMMIT", &error))?;
+            let told = |doing: &'static str| move |error| faults::fault(doing, &error);
+            session.client.batch_execute(session.frame.begin).await.map_err(told("BEGIN"))?;
+            let written = write(&session.client).await?;
+            session.client.batch_execute(session.frame.commit).await.map_err(told("COMMIT"))?;
             Ok(written)
         });
-        let written = written.await.map_err(EffectFault::Away)??;
-        *slot = Some(session);
-        Ok(written)
+        let written = written.await.map_err(EffectFault::Away).flatten();
+        *slot = self.kept(session, written.is_ok()).await;
+        written
+    }
+
+    /// The session for the next call. Where one went wrong, the server undoes what it did when the connection
+    /// closes; a dry run has only this one, and undoes that call alone.
+    async fn kept(&self, session: Session, is_whole: bool) -> Option<Session> {
+        if is_whole {
+            return Some(session);
+        }
+        self.settings.rehearsal.as_ref()?;
+        let undone = session.client.batch_execute(session.frame.rollback);
+        self.settings.hear(OWN_STATEMENTS, undone).await.ok()?.ok()?;
+        Some(session)
     }
 
     async fn read<R>(
         &self,
         at: &PartitionId,
-        read: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<R, EffectFault>,
+        read: impl AsyncFnOnce(&Client) -> Result<R, EffectFault>,
     ) -> Result<R, EffectFault> {
         let slot = self.slot(at);
         let mut slot = slot.lock().await;
@@ -177,17 +206,18 @@ impl Effect for PostgresEffect {
     }
 
     async fn take(&self, at: &PartitionId, ledger: &LedgerId) -> Result<Taken, EffectFault> {
-        self.write(at, async |transaction| position::take(transaction, at, ledger).await).await
+        self.write(at, async |client| position::take(client, at, ledger).await).await
     }
 
     async fn apply(&self, mut batch: EffectBatch) -> Result<Committed, EffectFault> {
         let slot = self.slot(&batch.at);
         let mut slot = slot.lock().await;
+        if let Some(over) = self.settings.rehearsal.as_ref().and_then(PostgresRehearsal::is_over) {
+            return Err(EffectFault::Foreign(over));
+        }
         let session = self.session(slot.take()).await?;
         let committed = session.apply(&self.settings, &mut batch).await;
-        if committed.is_ok() {
-            *slot = Some(session);
-        }
+        *slot = self.kept(session, committed.is_ok()).await;
         drop(slot);
         self.attempt_ended(&batch.at, committed.is_ok()).await;
         committed
@@ -195,7 +225,7 @@ impl Effect for PostgresEffect {
 
     async fn mark_alone(&self, at: &PartitionId, claim: Claim, offset: u64) -> Result<u32, EffectFault> {
         let marked =
-            async |transaction: &Transaction<'_>| position::mark_alone(transaction, at, claim, offset).await;
+            async |client: &Client| position::mark_alone(client, at, claim, offset).await;
         let stops = self.write(at, marked).await?;
         self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone(), claim.epoch);
         Ok(stops)
@@ -217,14 +247,14 @@ impl Effect for PostgresEffect {
         next_offset: u64,
         decided_above: &OffsetSet,
     ) -> Result<(), EffectFault> {
-        let reset = async |transaction: &Transaction<'_>| {
-            position::reset(transaction, at, ledger, seq, next_offset, decided_above).await
+        let reset = async |client: &Client| {
+            position::reset(client, at, ledger, seq, next_offset, decided_above).await
         };
         self.write(at, reset).await
     }
 
     async fn release(&self, at: &PartitionId, claim: Claim) -> Result<(), EffectFault> {
-        self.write(at, async |transaction| position::release(transaction, at, claim).await).await?;
+        self.write(at, async |client| position::release(client, at, claim).await).await?;
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(at);
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::sql::{PositionRow, first_taken};
 use recount_engine::{Claim, EffectFault, Taken};
 use recount_ledger::LedgerId;
 use recount_model::{OffsetSet, PartitionId};
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, Row};
 
 const OF_PARTITION: &str = "WHERE flow = $1 AND source_id = $2 AND partition = $3";
 
@@ -62,22 +62,17 @@ pub(crate) async fn peek(client: &Client, at: &PartitionId) -> Result<Option<Tak
     row.map(|row| read(&row)).map(|row| row.taken(at, row.epoch)).transpose()
 }
 
-async fn locked(transaction: &Transaction<'_>, at: &PartitionId) -> Result<Option<PositionRow>, EffectFault> {
+async fn locked(client: &Client, at: &PartitionId) -> Result<Option<PositionRow>, EffectFault> {
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-    let row = transaction.query_opt(&columns(" FOR UPDATE"), &[&of.0, &of.1, &of.2]).await;
+    let row = client.query_opt(&columns(" FOR UPDATE"), &[&of.0, &of.1, &of.2]).await;
     Ok(row.map_err(|error| fault("reading recount_position", &error))?.map(|row| read(&row)))
 }
 
-async fn insert(
-    transaction: &Transaction<'_>,
-    at: &PartitionId,
-    ledger: &LedgerId,
-    epoch: i64,
-) -> Result<(), EffectFault> {
+async fn insert(client: &Client, at: &PartitionId, ledger: &LedgerId, epoch: i64) -> Result<(), EffectFault> {
     let sql = "INSERT INTO recount_position (flow, source_id, partition, epoch, seq, next_offset, decided_above, \
                ledger_id, clean, alone_stops) VALUES ($1, $2, $3, $4, 0, 0, '', $5, false, 0)";
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-    let done = transaction.execute(sql, &[&of.0, &of.1, &of.2, &epoch, &ledger.0]).await;
+    let done = client.execute(sql, &[&of.0, &of.1, &of.2, &epoch, &ledger.0]).await;
     done.map(drop).map_err(|error| match error.code().map(tokio_postgres::error::SqlState::code) {
         // Another process made the row just now: it is there the next time.
         Some("23505") => EffectFault::Again(format!("{at}: another process takes it for the first time too")),
@@ -86,13 +81,9 @@ async fn insert(
 }
 
 /// The next epoch is ours.
-pub(crate) async fn take(
-    transaction: &Transaction<'_>,
-    at: &PartitionId,
-    ledger: &LedgerId,
-) -> Result<Taken, EffectFault> {
-    let Some(row) = locked(transaction, at).await? else {
-        insert(transaction, at, ledger, 1).await?;
+pub(crate) async fn take(client: &Client, at: &PartitionId, ledger: &LedgerId) -> Result<Taken, EffectFault> {
+    let Some(row) = locked(client, at).await? else {
+        insert(client, at, ledger, 1).await?;
         return Ok(first_taken());
     };
     row.refuse_foreign(at, ledger)?;
@@ -103,20 +94,20 @@ pub(crate) async fn take(
          alone_stops = $5 {OF_PARTITION}"
     );
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-    let done = transaction.execute(&sql, &[&of.0, &of.1, &of.2, &offset, &stops.unwrap_or(0)]).await;
+    let done = client.execute(&sql, &[&of.0, &of.1, &of.2, &offset, &stops.unwrap_or(0)]).await;
     done.map_err(|error| fault("taking the partition", &error))?;
     Ok(taken)
 }
 
 /// This event is about to be alone under way.
 pub(crate) async fn mark_alone(
-    transaction: &Transaction<'_>,
+    client: &Client,
     at: &PartitionId,
     claim: Claim,
     offset: u64,
 ) -> Result<u32, EffectFault> {
     let (epoch, seq) = (integer(claim.epoch)?, integer(claim.expected_seq)?);
-    let row = locked(transaction, at).await?.filter(|row| row.epoch == epoch && row.seq == seq);
+    let row = locked(client, at).await?.filter(|row| row.epoch == epoch && row.seq == seq);
     let row = row.ok_or(EffectFault::NotMine)?;
     let offset = integer(offset)?;
     let before = row.stops_of(offset);
@@ -124,7 +115,7 @@ pub(crate) async fn mark_alone(
         "UPDATE recount_position SET alone_offset = $4, alone_epoch = epoch, alone_stops = $5 {OF_PARTITION}"
     );
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-    let done = transaction.execute(&sql, &[&of.0, &of.1, &of.2, &offset, &before]).await;
+    let done = client.execute(&sql, &[&of.0, &of.1, &of.2, &offset, &before]).await;
     done.map_err(|error| fault("marking an event alone", &error))?;
     Ok(u32::try_from(before).unwrap_or(u32::MAX))
 }
@@ -152,15 +143,15 @@ pub(crate) async fn stored_batches(
 
 /// A new epoch at this seq and prefix; batches beyond it belong to a history that is given up.
 pub(crate) async fn reset(
-    transaction: &Transaction<'_>,
+    client: &Client,
     at: &PartitionId,
     ledger: &LedgerId,
     seq: u64,
     next_offset: u64,
     decided_above: &OffsetSet,
 ) -> Result<(), EffectFault> {
-    if locked(transaction, at).await?.is_none() {
-        insert(transaction, at, ledger, 0).await?;
+    if locked(client, at).await?.is_none() {
+        insert(client, at, ledger, 0).await?;
     }
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
     let (seq, next, above) = (integer(seq)?, integer(next_offset)?, decided_above.to_string());
@@ -168,29 +159,25 @@ pub(crate) async fn reset(
         "UPDATE recount_position SET epoch = epoch + 1, seq = $4, next_offset = $5, decided_above = $6, ledger_id = \
          $7, clean = true, alone_offset = NULL, alone_epoch = NULL, alone_stops = 0 {OF_PARTITION}"
     );
-    let done = transaction.execute(&sql, &[&of.0, &of.1, &of.2, &seq, &next, &above, &ledger.0]).await;
+    let done = client.execute(&sql, &[&of.0, &of.1, &of.2, &seq, &next, &above, &ledger.0]).await;
     done.map_err(|error| fault("resetting the position", &error))?;
     let sql = format!("DELETE FROM recount_batch {OF_PARTITION} AND seq > $4");
-    let done = transaction.execute(&sql, &[&of.0, &of.1, &of.2, &seq]).await;
+    let done = client.execute(&sql, &[&of.0, &of.1, &of.2, &seq]).await;
     done.map(drop).map_err(|error| fault("resetting the position", &error))
 }
 
 /// A clean drain. The ledger has every batch then, so none is left behind here.
-pub(crate) async fn release(
-    transaction: &Transaction<'_>,
-    at: &PartitionId,
-    claim: Claim,
-) -> Result<(), EffectFault> {
+pub(crate) async fn release(client: &Client, at: &PartitionId, claim: Claim) -> Result<(), EffectFault> {
     let (epoch, seq) = (integer(claim.epoch)?, integer(claim.expected_seq)?);
     let sql = format!(
         "UPDATE recount_position SET clean = true, alone_offset = NULL, alone_epoch = NULL, alone_stops = 0 \
          {OF_PARTITION} AND epoch = $4 AND seq = $5"
     );
     let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-    let done = transaction.execute(&sql, &[&of.0, &of.1, &of.2, &epoch, &seq]).await;
+    let done = client.execute(&sql, &[&of.0, &of.1, &of.2, &epoch, &seq]).await;
     if done.map_err(|error| fault("releasing the partition", &error))? != 1 {
         return Err(EffectFault::NotMine);
     }
-    let done = transaction.execute(ENTERED, &[&of.0, &of.1, &of.2, &seq]).await;
+    let done = client.execute(ENTERED, &[&of.0, &of.1, &of.2, &seq]).await;
     done.map(drop).map_err(|error| fault("deleting from recount_batch", &error))
 }

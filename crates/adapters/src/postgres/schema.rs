@@ -64,6 +64,18 @@ CREATE TABLE IF NOT EXISTS recount_effect (    -- one row an applied event; no u
 );
 ";
 
+/// The same tables for one session alone. They are found before the real ones, whatever the search path is.
+pub(crate) fn temporary_tables_sql() -> String {
+    format!(
+        "{}SELECT set_config('search_path', concat_ws(', ', 'pg_temp', nullif(current_setting('search_path'), '')), \
+         false);",
+        TABLES_SQL.replace("CREATE TABLE IF NOT EXISTS ", "CREATE TEMPORARY TABLE ").replace(
+            "INSERT INTO recount_format (version) SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM recount_format)",
+            "INSERT INTO pg_temp.recount_format (version) VALUES (1)"
+        )
+    )
+}
+
 /// Makes the tables where they are missing and may be made, and checks their format.
 pub(crate) async fn prepare_tables(client: &mut Client, may_create: bool) -> Result<(), PostgresOpenError> {
     let unusable = |error: tokio_postgres::Error| PostgresOpenError::Unusable(message(&error));

@@ -24,12 +24,28 @@ const QUERY_CANCELED: &str = "57014";
 const CALL_STATEMENTS: usize = 3;
 /// Effects, batch, what the ledger has, prefix and COMMIT.
 const CONCLUDE_STATEMENTS: usize = 5;
-const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE";
+
+/// How a batch begins and ends: a transaction of its own, or a part of the one that a dry run never commits.
+pub(crate) struct Frame {
+    /// Constraints are checked at once, so that whose fault it is shows at the statement.
+    pub(crate) begin: &'static str,
+    pub(crate) commit: &'static str,
+    pub(crate) rollback: &'static str,
+}
+
+const OF_ITS_OWN: Frame =
+    Frame { begin: "BEGIN; SET CONSTRAINTS ALL IMMEDIATE", commit: "COMMIT", rollback: "ROLLBACK" };
+const REHEARSED: Frame = Frame {
+    begin: "SAVEPOINT recount_batch; SET CONSTRAINTS ALL IMMEDIATE",
+    commit: "RELEASE recount_batch",
+    rollback: "ROLLBACK TO recount_batch; RELEASE recount_batch",
+};
 
 /// A connection with everything that a batch needs prepared on it.
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) plan: Plan,
+    pub(crate) frame: &'static Frame,
     claim: Statement,
     effects: Statement,
     batch: Statement,
@@ -82,6 +98,7 @@ impl Session {
             prefix: prefix.map_err(unusable)?,
             client,
             plan,
+            frame: if settings.rehearsal.is_some() { &REHEARSED } else { &OF_ITS_OWN },
             calls,
             is_slow: AtomicBool::new(false),
         })
@@ -115,7 +132,7 @@ impl Session {
         {
             return Ok(outcomes);
         }
-        let begun = join(self.client.batch_execute(BEGIN), self.claim(at, claim));
+        let begun = join(self.client.batch_execute(self.frame.begin), self.claim(at, claim));
         let (begun, claimed) = settings.hear(CALL_STATEMENTS, begun).await.map_err(EffectFault::Away)?;
         begun.map_err(|error| fault("BEGIN", &error))?;
         claimed?;
@@ -151,7 +168,7 @@ impl Session {
             if !is_slow && !is_redone {
                 return Err(fault("the batch", &error));
             }
-            self.tiny("ROLLBACK").await?;
+            self.tiny(self.frame.rollback).await?;
             if is_slow {
                 tracing::info!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
                     "a batch took longer inside the server than a statement may: batches go statement by statement now");
@@ -174,7 +191,7 @@ impl Session {
         let arguments = Arguments::of(&self.plan, at, events)?;
         let refs = arguments.refs();
         let (begun, claimed, called) = join3(
-            self.client.batch_execute(BEGIN),
+            self.client.batch_execute(self.frame.begin),
             self.claim(at, claim),
             self.client.query(function, &refs),
         )
@@ -248,7 +265,7 @@ impl Session {
             self.client.execute(&self.batch, &params),
             self.client.execute(&self.entered, &entered),
             self.client.execute(&self.prefix, &prefix),
-            self.client.batch_execute("COMMIT"),
+            self.client.batch_execute(self.frame.commit),
         );
         let heard = settings.hear(CONCLUDE_STATEMENTS, sent).await;
         let (effects, batch, entered, prefix, committed) = heard.map_err(EffectFault::CommitUnknown)?;

@@ -1,5 +1,6 @@
 //! What an effect on PostgreSQL is opened with, and why it can't be.
 
+use super::rehearsal::PostgresRehearsal;
 use recount_checks::rules::RuleFault;
 use recount_engine::{EffectRows, SqlRoute};
 use recount_model::FlowName;
@@ -36,6 +37,8 @@ pub struct PostgresEffectSettings {
     pub silence_ms_max: u64,
     /// Whether batches run inside the server where that is possible.
     pub in_server: bool,
+    /// Where given, nothing is ever committed: all of it happens in the one transaction of this dry run.
+    pub rehearsal: Option<PostgresRehearsal>,
 }
 
 impl PostgresEffectSettings {
@@ -55,6 +58,7 @@ impl PostgresEffectSettings {
             connect_time_ms_max: 5_000,
             silence_ms_max: 30_000,
             in_server: true,
+            rehearsal: None,
         }
     }
 }

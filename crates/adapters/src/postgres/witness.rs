@@ -2,7 +2,9 @@
 
 use super::connect::{connect, place, read_url};
 use super::faults::message;
+use super::rehearsal::PostgresRehearsal;
 use super::schema::TABLES_FORMAT;
+use super::session::Session;
 use super::settings::PostgresEffectSettings;
 use super::text::{Piece, pieces};
 use crate::sql::cut;
@@ -10,7 +12,9 @@ use futures_util::{StreamExt, pin_mut};
 use recount_audit::{EffectSnapshot, EffectWitness, PositionRow, WitnessError};
 use recount_model::{Amount, FlowName, OffsetSet, Partition, PartitionId, SourceId};
 use std::ops::ControlFlow;
+use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::sync::OwnedMutexGuard;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
@@ -21,10 +25,20 @@ const QUERY_TIME_MS_MAX: u64 = 300_000;
 /// How long the auditor may think inside its snapshot.
 const IDLE_TIME_MS_MAX: u64 = 300_000;
 
+/// How long a count waits for the batch that a dry run is at.
+const TURN_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// A PostgreSQL database, as the audit asks it. Each snapshot is a connection of its own, in one read-only
 /// transaction (`REPEATABLE READ`).
 pub struct PostgresEffectWitness {
     settings: PostgresEffectSettings,
+}
+
+/// The connection of a snapshot.
+enum Asked {
+    Own(Client),
+    /// A dry run's, which alone sees what was tried. Nobody else works in it meanwhile.
+    Rehearsed(OwnedMutexGuard<Option<Session>>),
 }
 
 impl PostgresEffectWitness {
@@ -35,6 +49,13 @@ impl PostgresEffectWitness {
         settings.idle_in_transaction_ms_max = IDLE_TIME_MS_MAX;
         Self { settings }
     }
+
+    /// Counts inside a dry run's transaction, once a flow works in it.
+    #[must_use]
+    pub fn rehearsing(mut self, rehearsal: Option<PostgresRehearsal>) -> Self {
+        self.settings.rehearsal = rehearsal;
+        self
+    }
 }
 
 impl EffectWitness for PostgresEffectWitness {
@@ -43,7 +64,21 @@ impl EffectWitness for PostgresEffectWitness {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unreachable(&error))?;
         let place = place(&read_url(&self.settings.url).map_err(|error| unreachable(&error))?);
-        let client = runtime.block_on(connect(&self.settings)).map_err(|error| unreachable(&error))?;
+        let rehearsal = self.settings.rehearsal.as_ref().filter(|rehearsal| rehearsal.has_begun());
+        let client = match rehearsal {
+            Some(rehearsal) => {
+                let free = async { tokio::time::timeout(TURN_TIME_MAX, rehearsal.slot().lock_owned()).await };
+                let held =
+                    runtime.block_on(free).map_err(|_| unreachable(&"the dry run is busy with a batch"))?;
+                if held.is_none() {
+                    return Err(unreachable(&"the dry run's transaction is gone"));
+                }
+                Asked::Rehearsed(held)
+            }
+            None => {
+                Asked::Own(runtime.block_on(connect(&self.settings)).map_err(|error| unreachable(&error))?)
+            }
+        };
         let mut snapshot = Snapshot { runtime, client, place, has_tables: false };
         snapshot.begin()?;
         Ok(Box::new(snapshot))
@@ -52,23 +87,49 @@ impl EffectWitness for PostgresEffectWitness {
 
 struct Snapshot {
     runtime: Runtime,
-    client: Client,
+    client: Asked,
     place: String,
     /// Without them the flow never committed here, which is an answer and not an error.
     has_tables: bool,
 }
 
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if let Asked::Rehearsed(held) = &mut self.client
+            && let Some(session) = held.take()
+        {
+            let back = "ROLLBACK TO recount_audit; RELEASE recount_audit";
+            // Where it can't go back, the transaction is of no use to anybody.
+            if self.runtime.block_on(session.client.batch_execute(back)).is_ok() {
+                **held = Some(session);
+            }
+        }
+    }
+}
+
 impl Snapshot {
+    fn client(&self) -> &Client {
+        match &self.client {
+            Asked::Own(client) => client,
+            Asked::Rehearsed(held) => {
+                &held.as_ref().expect("a snapshot is made only of a session that is there").client
+            }
+        }
+    }
+
     fn begin(&mut self) -> Result<(), WitnessError> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        self.ask(self.client.batch_execute(begin))?;
+        let begin = match self.client {
+            Asked::Own(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            Asked::Rehearsed(_) => "SAVEPOINT recount_audit; SET TRANSACTION READ ONLY",
+        };
+        self.ask(self.client().batch_execute(begin))?;
         // The first query fixes the moment.
         let there = "SELECT to_regclass('recount_format') IS NOT NULL";
-        self.has_tables = self.ask(self.client.query_one(there, &[]))?.get(0);
+        self.has_tables = self.ask(self.client().query_one(there, &[]))?.get(0);
         if !self.has_tables {
             return Ok(());
         }
-        let version = self.ask(self.client.query_one("SELECT max(version) FROM recount_format", &[]))?;
+        let version = self.ask(self.client().query_one("SELECT max(version) FROM recount_format", &[]))?;
         match version.get::<_, Option<i64>>(0) {
             Some(TABLES_FORMAT) => Ok(()),
             other => Err(WitnessError::Unreachable(format!(
@@ -105,7 +166,7 @@ impl Snapshot {
             }
         }
         let read = async {
-            let stream = self.client.simple_query_raw(sql).await.map_err(|error| self.away(&error))?;
+            let stream = self.client().simple_query_raw(sql).await.map_err(|error| self.away(&error))?;
             pin_mut!(stream);
             while let Some(answer) = stream.next().await {
                 if let SimpleQueryMessage::Row(row) = answer.map_err(|error| self.away(&error))?
@@ -127,7 +188,7 @@ impl EffectSnapshot for Snapshot {
         }
         let sql = "SELECT source_id, partition, seq, next_offset, decided_above, ledger_id FROM recount_position \
                    WHERE flow = $1 ORDER BY source_id, partition";
-        let rows = self.ask(self.client.query(sql, &[&flow.as_str()]))?;
+        let rows = self.ask(self.client().query(sql, &[&flow.as_str()]))?;
         let number = |n: i64, what: &str| u64::try_from(n).map_err(|_| self.damaged(what));
         rows.iter()
             .map(|row| {
@@ -155,7 +216,7 @@ impl EffectSnapshot for Snapshot {
         let sql = "SELECT seq FROM recount_batch WHERE flow = $1 AND source_id = $2 AND partition = $3 AND seq > $4 \
                    ORDER BY seq";
         let of = (at.flow.as_str(), at.source.as_str(), at.partition.as_str());
-        let rows = self.ask(self.client.query(sql, &[&of.0, &of.1, &of.2, &signed(above_seq)]))?;
+        let rows = self.ask(self.client().query(sql, &[&of.0, &of.1, &of.2, &signed(above_seq)]))?;
         Ok(rows.iter().map(|row| row.get::<_, i64>(0).unsigned_abs()).collect())
     }
 
@@ -175,7 +236,7 @@ impl EffectSnapshot for Snapshot {
         let (from, to) = (signed(from), signed(to));
         let params: [&(dyn ToSql + Sync); 5] = [&of.0, &of.1, &of.2, &from, &to];
         let read = async {
-            let stream = self.client.query_raw(sql, params).await.map_err(|error| self.away(&error))?;
+            let stream = self.client().query_raw(sql, params).await.map_err(|error| self.away(&error))?;
             pin_mut!(stream);
             while let Some(row) = stream.next().await {
                 let row = row.map_err(|error| self.away(&error))?;

@@ -106,6 +106,8 @@ impl Foreseen {
 pub struct WouldBe {
     decided: BTreeMap<String, u64>,
     events: u64,
+    /// In PostgreSQL, where nothing is copied.
+    in_transaction: bool,
     why_not: Option<String>,
 }
 
@@ -118,7 +120,12 @@ impl WouldBe {
     pub fn text(&self) -> String {
         let mut out = String::new();
         if self.events > 0 {
-            out.push_str("with the config of now, tried on a copy of the database:\n");
+            let place = if self.in_transaction {
+                "in a transaction that was rolled back"
+            } else {
+                "on a copy of the database"
+            };
+            out.push_str(&format!("with the config of now, tried {place}:\n"));
         }
         for (fate, count) in &self.decided {
             out.push_str(&format!("  {count:>8}  would be {fate}\n"));
@@ -151,6 +158,7 @@ pub fn would_be(config: &Config, flow: &FlowName, selection: &Selection) -> Resu
     let folder = tempfile::tempdir().map_err(Failure::unreachable)?;
     let mut copy = config.clone();
     point_at_copies(&mut copy, folder.path())?;
+    would.in_transaction = copy.databases.values().any(|database| database.rehearsal.is_some());
     (copy.server.token, copy.server.hmac) = (None, None);
     for copied in copy.flows.iter_mut().filter(|copied| copied.spec.flow == *flow) {
         copied.source = SourceConfig::Http { path: "/replay".to_owned() };
@@ -171,9 +179,7 @@ fn cannot_try(config: &Config, flow: &FlowConfig) -> Result<Option<String>, Fail
         return Ok(Some(why.to_owned()));
     }
     for (name, database) in &config.databases {
-        let DatabasePlace::Sqlite(path) = database.place().map_err(Failure::usage)? else {
-            return Ok(Some(format!("database {name} is PostgreSQL, which this build does not copy for it")));
-        };
+        let DatabasePlace::Sqlite(path) = database.place().map_err(Failure::usage)? else { continue };
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         if bytes > DATABASE_BYTES_MAX {
             return Ok(Some(format!("database {name} has {bytes} bytes, too many to copy for it")));

@@ -27,9 +27,10 @@ pub fn run(args: &RunArgs) -> Outcome {
         eprintln!("{}", warning.render("warning"));
     }
     if args.dry_run {
-        let dry = wiring::dry_run(config)?;
+        let dry = wiring::dry_run(config, &args.flows)?;
         eprintln!(
-            "dry run: everything is decided from the first event on, on copies of the databases as they are now; nothing is kept"
+            "dry run: everything is decided from the first event on, {}; nothing is kept",
+            wiring::tried_where(&dry.config)
         );
         return run_config(&dry.config, args);
     }

@@ -5,6 +5,7 @@ use super::raw::RawTable;
 use super::resolve::Context;
 use super::secret::{SecretError, expand_env};
 use super::spec::DATABASES_NOW;
+use recount_adapters::postgres::PostgresRehearsal;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ pub struct DatabaseConfig {
     pub busy_timeout_ms: u64,
     /// A statement that runs longer is interrupted.
     pub statement_time_ms_max: u64,
+    /// The transaction of a dry run, which is never committed. No config has one: a dry run gives it.
+    pub rehearsal: Option<PostgresRehearsal>,
     folder: PathBuf,
 }
 
@@ -67,6 +70,7 @@ pub(super) fn resolve(raw: &RawTable, context: &mut Context<'_, '_>) -> BTreeMap
             url,
             busy_timeout_ms: table.quantity("busy_timeout"),
             statement_time_ms_max: table.quantity("statement_max"),
+            rehearsal: None,
             folder: context.folder.clone(),
         };
         databases.insert(name.clone(), database);

@@ -210,9 +210,12 @@ pub fn source_witness(config: &Config, flow: &FlowConfig, known: &[PartitionId])
 }
 
 fn witness(config: &Config, flow: &FlowConfig, database: &str) -> Result<Box<dyn EffectWitness>, Failure> {
-    Ok(match find_database(config, database)?.place().map_err(Failure::usage)? {
+    let declared = find_database(config, database)?;
+    Ok(match declared.place().map_err(Failure::usage)? {
         DatabasePlace::Sqlite(path) => Box::new(SqliteEffectWitness::new(path)),
-        DatabasePlace::Postgres(url) => Box::new(PostgresEffectWitness::new(url, flow.spec.flow.clone())),
+        DatabasePlace::Postgres(url) => Box::new(
+            PostgresEffectWitness::new(url, flow.spec.flow.clone()).rehearsing(declared.rehearsal.clone()),
+        ),
     })
 }
 

@@ -87,6 +87,7 @@ pub fn postgres_settings(
         effects: effects.clone(),
         lock_time_ms_max: database.busy_timeout_ms,
         statement_time_ms_max: database.statement_time_ms_max,
+        rehearsal: database.rehearsal.clone(),
         ..PostgresEffectSettings::new(url, flow.spec.flow.clone())
     }))
 }

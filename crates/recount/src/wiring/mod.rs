@@ -9,7 +9,7 @@ mod listening;
 mod report;
 pub mod source;
 
-pub use dry_run::{copy as copy_database, dry_run, point_at_copies};
+pub use dry_run::{copy as copy_database, dry_run, point_at_copies, tried_where};
 pub use effect::Handlers;
 pub use listening::{Listening, control_token_path, listen};
 

@@ -23,6 +23,7 @@ mod ledger_trouble;
 mod observe;
 mod operating;
 mod postgres;
+mod postgres_tools;
 mod replays;
 mod report;
 mod reproduce;

@@ -3,15 +3,15 @@
 use crate::harness::{TAKE_FROM_STOCK, Told, World, config, eventually, order, orders, statement};
 use recount_services::Postgres;
 
-struct Shop {
-    world: World,
-    server: &'static Postgres,
-    database: String,
+pub struct Shop {
+    pub world: World,
+    pub server: &'static Postgres,
+    pub database: String,
 }
 
 impl Shop {
     /// None where PostgreSQL was left out on purpose.
-    fn open(flow_keys: &str, tables: &str) -> Option<Self> {
+    pub fn open(flow_keys: &str, tables: &str) -> Option<Self> {
         let server = recount_services::postgres()?;
         let url = server.fresh_database().unwrap();
         let database = url.rsplit('/').next().unwrap().to_owned();
@@ -23,11 +23,11 @@ impl Shop {
         Some(Self { world: World::new(&text), server, database })
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         self.server.sql(&self.database, sql).unwrap().trim().to_owned()
     }
 
-    fn on_hand(&self, sku: &str) -> String {
+    pub fn on_hand(&self, sku: &str) -> String {
         self.sql(&format!("SELECT on_hand FROM stock WHERE sku = '{sku}'"))
     }
 
@@ -36,7 +36,7 @@ impl Shop {
     }
 }
 
-const UNITS: &str = "[[reconcile]]\nname = \"units\"\nleft = { flow = \"stock\", sum = \"event.quantity\", of = \
+pub const UNITS: &str = "[[reconcile]]\nname = \"units\"\nleft = { flow = \"stock\", sum = \"event.quantity\", of = \
                      \"applied\" }\nright = { database = \"shop\", sql = \"SELECT sum(100 - on_hand) FROM stock\" }\n";
 
 #[test]
