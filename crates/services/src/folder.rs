@@ -7,22 +7,38 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long a server may take to stop by itself.
 const STOP_MAX_S: u32 = 20;
 
+/// What this process's servers are called, where they are not the checkout's.
+static APART: OnceLock<String> = OnceLock::new();
+
+/// From here on this process has servers of its own, which no other one finds: for whoever stops and starts
+/// them. To be called before the first is asked for; the guardian removes their folder with them.
+pub fn apart(name: &str) {
+    // A second name changes nothing: the servers of the first may run.
+    drop(APART.set(format!("-{name}-{}", std::process::id())));
+}
+
 /// The folder of this checkout's servers: readable by other users, since PostgreSQL refuses to run as root.
 pub(crate) fn folder() -> Result<PathBuf, ServiceError> {
+    folder_called(APART.get().map_or("", String::as_str))
+}
+
+fn folder_called(apart: &str) -> Result<PathBuf, ServiceError> {
     let mut hasher = DefaultHasher::new();
     Path::new(env!("CARGO_MANIFEST_DIR")).hash(&mut hasher);
-    let folder = std::env::temp_dir().join(format!("recount-services-{:08x}", hasher.finish() as u32));
+    let checkout = hasher.finish() as u32;
+    let folder = std::env::temp_dir().join(format!("recount-services-{checkout:08x}{apart}"));
     std::fs::create_dir_all(&folder).map_err(at(folder.display().to_string()))?;
     Ok(folder)
 }
 
-fn lock_file(name: &str) -> Result<File, ServiceError> {
-    let path = folder()?.join(name);
+fn lock_file(folder: &Path, name: &str) -> Result<File, ServiceError> {
+    let path = folder.join(name);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     file.map_err(at(path.display().to_string()))
 }
@@ -39,15 +55,15 @@ impl Lease {
     /// # Errors
     /// Where the folder can't be written.
     pub fn take() -> Result<Self, ServiceError> {
-        let file = lock_file("lease.lock")?;
+        let file = lock_file(&folder()?, "lease.lock")?;
         file.lock_shared().map_err(at("lease.lock"))?;
         Ok(Self { _file: file })
     }
 }
 
-/// Runs `start` while no other process starts a server.
+/// Runs `start` while no other process of this checkout starts a server, or installs what it needs.
 pub(crate) fn one_at_a_time<R>(start: impl FnOnce() -> Result<R, ServiceError>) -> Result<R, ServiceError> {
-    let file = lock_file("start.lock")?;
+    let file = lock_file(&folder_called("")?, "start.lock")?;
     file.lock().map_err(at("start.lock"))?;
     start()
 }
@@ -110,9 +126,11 @@ pub(crate) fn guard() -> Result<(), ServiceError> {
          if [ $service = postgres ]; then kill -INT \"$pid\"; else kill -TERM \"$pid\"; fi 2>/dev/null\n  \
          for _ in $(seq {1}0); do kill -0 \"$pid\" 2>/dev/null || break; sleep 0.1; done\n  \
          kill -KILL \"$pid\" 2>/dev/null\n  rm -f \"$file\"\n  rm -rf \"{0}/$service-data\"\ndone\n\
-         rm -f \"{0}/guardian.json\"\n",
+         rm -f \"{0}/guardian.json\"\n{2}",
         folder.display(),
         STOP_MAX_S,
+        // Nobody comes back to servers of a process of their own.
+        if APART.get().is_some() { format!("rm -rf \"{}\"\n", folder.display()) } else { String::new() },
     );
     std::fs::write(&script, text).map_err(at(script.display().to_string()))?;
     let mut guardian = Command::new("flock");

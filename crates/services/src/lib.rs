@@ -9,13 +9,14 @@
 //! What is missing is installed where that is possible (Debian's packages as root, Kafka's jars from Maven
 //! Central). A server that can't be had fails the test that asks for it, unless `RECOUNT_WITHOUT` names it.
 
+mod certificates;
 mod folder;
 mod install;
 mod kafka;
 mod postgres;
 
-pub use folder::{Lease, keep, release, standing};
-pub use kafka::Kafka;
+pub use folder::{Lease, apart, keep, release, standing};
+pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 
 use std::sync::OnceLock;

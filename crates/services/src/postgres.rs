@@ -1,5 +1,6 @@
 //! A PostgreSQL server of one's own.
 
+use crate::certificates::certificates;
 use crate::folder::{
     Lease, detached, end, folder, free_port, guard, one_at_a_time, remember, running, until,
 };
@@ -52,6 +53,15 @@ impl Postgres {
         let name = format!("test_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
         Ok(format!("postgres://postgres@127.0.0.1:{}/{name}", self.port))
+    }
+
+    /// The certificate of the authority that it has its own from, which names it `localhost`. It takes
+    /// connections with TLS and without.
+    ///
+    /// # Errors
+    /// Where the folder can't be written.
+    pub fn authority(&self) -> Result<PathBuf, ServiceError> {
+        Ok(certificates(&folder()?, SERVICE)?.authority)
     }
 
     /// Runs SQL with `psql`; returns what it prints, unaligned and without headers.
@@ -135,6 +145,10 @@ fn launch(programs: &Path, port: u16, fresh: bool) -> Result<u16, ServiceError> 
     server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
     server.arg("-c").arg(format!("unix_socket_directories={}", data.display()));
     server.arg("-c").arg(format!("max_connections={CONNECTIONS_MAX}"));
+    let tls = certificates(&folder, SERVICE)?;
+    server.args(["-c", "ssl=on"]);
+    server.arg("-c").arg(format!("ssl_cert_file={}", tls.server.display()));
+    server.arg("-c").arg(format!("ssl_key_file={}", tls.key.display()));
     let log = folder.join("postgres.log");
     let process = detached(server.current_dir("/"), &log)?;
     remember(SERVICE, port, process)?;

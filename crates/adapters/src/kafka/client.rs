@@ -24,6 +24,8 @@ pub(super) type Consumer = BaseConsumer<Context>;
 #[derive(Debug, Default)]
 pub(super) struct Context {
     trouble: Mutex<Option<String>>,
+    /// What a broker said last when it could not be spoken to.
+    cause: Mutex<Option<String>>,
     is_commit_trouble_told: AtomicBool,
 }
 
@@ -36,6 +38,7 @@ impl Context {
     /// The cluster answered.
     pub fn is_well(&self) {
         *self.lock() = None;
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
@@ -62,9 +65,17 @@ impl ClientContext for Context {
                     | RDKafkaErrorCode::Fatal
             )
         );
+        let is_sum = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         if means_trouble {
-            *self.lock() = Some(reason.to_owned());
+            // That all are down follows what is wrong with the last of them, and does not say it.
+            let why = cause.as_ref().filter(|_| is_sum).map(|cause| format!(": {cause}"));
+            *self.lock() = Some(reason.to_owned() + &why.unwrap_or_default());
         }
+        if !is_sum {
+            *cause = Some(reason.to_owned());
+        }
+        drop(cause);
         tracing::debug!(target: "recount::kafka", "{error}: {reason}");
     }
 }

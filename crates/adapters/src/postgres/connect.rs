@@ -2,15 +2,14 @@
 
 use super::faults::message;
 use super::settings::{PostgresEffectSettings, PostgresOpenError};
-use rustls::{ClientConfig, RootCertStore};
-use std::sync::Arc;
+use super::tls::{self, Trust};
 use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// Reads the URL; it may hold a password, so no error shows it.
-pub(crate) fn read_url(url: &str) -> Result<Config, PostgresOpenError> {
+pub(crate) fn read_url(url: &str) -> Result<(Config, Trust), PostgresOpenError> {
+    let (url, trust) = tls::split(url)?;
     let config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
         // The parser names the part that it does not understand, not its value.
         PostgresOpenError::Url(format!(
@@ -27,16 +26,16 @@ pub(crate) fn read_url(url: &str) -> Result<Config, PostgresOpenError> {
         let why = "the database's url has an @ too many: write the one inside the password as %40";
         return Err(PostgresOpenError::Url(why.to_owned()));
     }
-    Ok(config)
+    Ok((config, trust))
 }
 
 /// Connects, and sets what every transaction of ours relies on.
 pub(crate) async fn connect(settings: &PostgresEffectSettings) -> Result<Client, PostgresOpenError> {
-    let mut config = read_url(&settings.url)?;
+    let (mut config, trust) = read_url(&settings.url)?;
     config.application_name(format!("recount {}", settings.flow));
     config.connect_timeout(Duration::from_millis(settings.connect_time_ms_max));
     notice_silence(&mut config);
-    let client = open(&config).await?;
+    let client = open(&config, &trust).await?;
     let told = format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
          SET client_min_messages = warning; SET standard_conforming_strings = on",
@@ -66,7 +65,7 @@ fn notice_silence(config: &mut Config) {
     }
 }
 
-async fn open(config: &Config) -> Result<Client, PostgresOpenError> {
+async fn open(config: &Config, trust: &Trust) -> Result<Client, PostgresOpenError> {
     let unreachable = |error: tokio_postgres::Error| {
         PostgresOpenError::Unreachable(format!("{}: {}", place(config), message(&error)))
     };
@@ -75,7 +74,7 @@ async fn open(config: &Config) -> Result<Client, PostgresOpenError> {
         watch(connection);
         return Ok(client);
     }
-    let (client, connection) = config.connect(tls()).await.map_err(unreachable)?;
+    let (client, connection) = config.connect(tls::connector(trust)?).await.map_err(unreachable)?;
     watch(connection);
     Ok(client)
 }
@@ -100,19 +99,6 @@ where
             tracing::debug!("a connection to PostgreSQL ended: {error}");
         }
     });
-}
-
-/// TLS with the system's certificates; the server's name is checked.
-fn tls() -> MakeRustlsConnect {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the protocol versions that rustls holds safe")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    MakeRustlsConnect::new(config)
 }
 
 /// Host, port and database, for messages.
@@ -161,7 +147,7 @@ mod tests {
     #[test]
     fn a_host_that_is_gone_is_noticed_within_a_minute_unless_the_url_says_otherwise() {
         let told = |url: &str| {
-            let mut config = read_url(url).unwrap();
+            let (mut config, _) = read_url(url).unwrap();
             notice_silence(&mut config);
             (config.get_keepalives_idle(), config.get_tcp_user_timeout().copied())
         };

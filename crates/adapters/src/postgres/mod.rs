@@ -7,15 +7,18 @@ mod one_by_one;
 mod outcome;
 mod plan;
 mod position;
+mod prepare;
 mod rehearsal;
 mod replays;
 mod schema;
 mod session;
 mod settings;
 mod text;
+mod tls;
 mod values;
 mod witness;
 
+pub use prepare::{Preparation, preparation, prepare};
 pub use rehearsal::PostgresRehearsal;
 pub use schema::{TABLES_FORMAT, tables_sql};
 pub use settings::{PostgresEffectSettings, PostgresOpenError};
@@ -60,6 +63,8 @@ pub struct Examined {
     pub plain: bool,
     /// Settings of the server that lower what is promised, in sentences.
     pub weaknesses: Vec<String>,
+    /// What the server is and how it is set, and whether Recount's tables are there: a sentence each.
+    pub server: [String; 2],
 }
 
 /// Prepares the flow's statements, without making a table: for `validate`.
@@ -69,6 +74,7 @@ pub struct Examined {
 pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, PostgresOpenError> {
     let mut client = connect::connect(settings).await?;
     let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
+    let server = prepare::server(&client, settings).await.map_err(unusable)?;
     let plan = plan::make(&mut client, &settings.routes).await.map_err(|no_plan| match no_plan {
         plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
         plan::NoPlan::Database(error) => unusable(error),
@@ -78,7 +84,7 @@ pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, Post
     let not_in_server = plan.not_in_server.or_else(|| {
         (!may).then(|| "the role may not make temporary objects: GRANT TEMP ON DATABASE … TO …".to_owned())
     });
-    Ok(Examined { not_in_server, plain: plan.plain, weaknesses })
+    Ok(Examined { not_in_server, plain: plan.plain, weaknesses, server })
 }
 
 fn unusable(error: tokio_postgres::Error) -> PostgresOpenError {
@@ -102,9 +108,10 @@ impl PostgresEffect {
             }
         };
         let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
+        let server = prepare::server(&client, &settings).await.map_err(unusable)?;
         let session = Session::on(client, &settings).await?;
         let (plain, not_in_server) = (session.plan.plain, session.plan.not_in_server.clone());
-        let examined = Examined { not_in_server, plain, weaknesses };
+        let examined = Examined { not_in_server, plain, weaknesses, server };
         if let Some(rehearsal) = &settings.rehearsal {
             rehearsal.begin(session).await?;
         }

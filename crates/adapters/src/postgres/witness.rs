@@ -63,7 +63,7 @@ impl EffectWitness for PostgresEffectWitness {
         let unreachable = |why: &dyn std::fmt::Display| WitnessError::Unreachable(why.to_string());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| unreachable(&error))?;
-        let place = place(&read_url(&self.settings.url).map_err(|error| unreachable(&error))?);
+        let place = place(&read_url(&self.settings.url).map_err(|error| unreachable(&error))?.0);
         let rehearsal = self.settings.rehearsal.as_ref().filter(|rehearsal| rehearsal.has_begun());
         let client = match rehearsal {
             Some(rehearsal) => {

@@ -114,7 +114,7 @@ const DATABASE: TableSpec = TableSpec {
             "url",
             Kind::Text,
             "\"sqlite:shop.db\"",
-            "`sqlite:PATH`, or `postgres://user:${PASSWORD}@host:5432/name`, as libpq takes it (`?sslmode=require`). `${NAME}` is replaced from the environment, when the database is opened and not before.",
+            "`sqlite:PATH`, or `postgres://user:${PASSWORD}@host:5432/name`, as libpq takes it (`?sslmode=verify-full&sslrootcert=ca.pem`; with TLS the certificate and the server's name are always checked, by default against the system's authorities). `${NAME}` is replaced from the environment, when the database is opened and not before.",
         ),
         default(
             "busy_timeout",

@@ -27,6 +27,8 @@ mod postgres_tools;
 mod replays;
 mod report;
 mod reproduce;
+#[cfg(feature = "kafka")]
+mod secure;
 mod sources;
 mod status;
 mod wrong_worlds;
