@@ -134,14 +134,23 @@ pub fn command(args: &ValidateArgs) -> Outcome {
     Ok(if report.is_valid() { Exit::Well } else { Exit::Usage })
 }
 
-/// A file that isn't there is no fault: it may come. A run without it stops and says so.
+/// A file or topic that isn't there is no fault: it may come. A run without it says so.
 fn missing_source(config: &Config, flow: &FlowConfig) -> Option<Fault> {
-    let SourceConfig::File { path, follow: false } = &flow.source else { return None };
-    let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
-    if is_pattern || path.exists() {
-        return None;
-    }
-    let message = format!("the file {} does not exist (yet); a run would stop and say so", path.display());
+    let message = match &flow.source {
+        SourceConfig::File { path, follow: false } => {
+            let is_pattern = path.to_string_lossy().contains(['*', '?', '[']);
+            let missing = !is_pattern && !path.exists();
+            missing.then(|| {
+                format!("the file {} does not exist (yet); a run would stop and say so", path.display())
+            })
+        }
+        #[cfg(feature = "kafka")]
+        SourceConfig::Kafka { .. } => {
+            let asked = crate::wiring::audit::source_witness(config, flow, &[]).partitions();
+            asked.err().map(|why| format!("{why}; a run would wait until it can be read"))
+        }
+        _ => None,
+    }?;
     Some(config.fault_at(&flow.spec.flow, &RuleFault { rule: "source".to_owned(), message }))
 }
 

@@ -78,6 +78,9 @@ fn a_flow_runs_over_tls_with_a_password_into_a_database_that_is_checked() {
 #[test]
 fn a_wrong_password_and_an_unknown_authority_are_told_as_what_they_are() {
     let Some(shop) = Shop::open("PLAIN", "localhost", None) else { return };
+    let (code, said) = shop.told(&["validate"], "a-wrong-one");
+    assert!(code == Some(0) && said.contains("uthentication failed") && said.contains("would wait"), "{said}");
+    assert!(!said.contains("a-wrong-one"), "{said}");
     let running = shop.world.start_with(&["run"], &[("KAFKA_PASSWORD", "a-wrong-one")]);
     eventually("it says why it can't read", || running.log().contains("uthentication failed"));
     assert!(!running.log().contains("a-wrong-one"), "{}", running.log());
