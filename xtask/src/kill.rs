@@ -164,13 +164,16 @@ impl Harness<'_> {
 }
 
 /// What the running process last wrote of itself.
-struct Step {
-    word: String,
-    settled: u64,
+pub struct Step {
+    /// The step's word.
+    pub word: String,
+    /// How many batches it began to settle.
+    pub settled: u64,
 }
 
 impl Step {
-    fn read(path: &Path) -> Self {
+    /// Of the file that `RECOUNT_STEP_FILE` named.
+    pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_default();
         let mut words = text.split_whitespace();
         let word = words.next().unwrap_or("unknown").to_owned();

@@ -13,6 +13,7 @@ mod services;
 mod shop;
 mod simulate;
 mod tidy;
+mod torture;
 mod verify;
 
 use anyhow::Result;
@@ -43,6 +44,8 @@ enum Chore {
     Kill(kill::Options),
     /// Drive the production loop over a file system, a database and a source that fail, from seeds.
     Simulate(simulate::Options),
+    /// Publish to a real broker while processes are killed and frozen and servers restarted, and check each effect.
+    Torture(torture::Options),
     /// Start real servers for tests (PostgreSQL, Kafka) on private ports, or stop them.
     Services(services::Options),
     /// Pack binary, completions, manual and example; check them, the service's unit and the container's recipe.
@@ -61,6 +64,7 @@ fn main() -> Result<ExitCode> {
         Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Dist(options) => dist::run(&options, arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
+        Chore::Torture(options) => torture::run(options, arguments.json),
         Chore::Kill(options) => kill::run(options, arguments.json),
     }
 }
