@@ -81,9 +81,11 @@ pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, Post
     })?;
     let may = "SELECT has_database_privilege(current_database(), 'TEMP')";
     let may: bool = client.query_one(may, &[]).await.map_err(unusable)?.get(0);
-    let not_in_server = plan.not_in_server.or_else(|| {
-        (!may).then(|| "the role may not make temporary objects: GRANT TEMP ON DATABASE … TO …".to_owned())
-    });
+    let not_in_server = match may {
+        true => plan.not_in_server,
+        // The cause of whatever else the plan could not look at.
+        false => Some("the role may not make temporary objects: GRANT TEMP ON DATABASE … TO …".to_owned()),
+    };
     Ok(Examined { not_in_server, plain: plan.plain, weaknesses, server })
 }
 

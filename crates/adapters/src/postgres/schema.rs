@@ -17,7 +17,11 @@ pub fn tables_sql() -> &'static str {
     TABLES_SQL
 }
 
-const TABLES_SQL: &str = "\
+/// What is made.
+pub(crate) const TABLES: [&str; 5] =
+    ["recount_format", "recount_position", "recount_batch", "recount_replay", "recount_effect"];
+
+pub(crate) const TABLES_SQL: &str = "\
 CREATE TABLE IF NOT EXISTS recount_format (
     version bigint NOT NULL            -- of all recount_* tables
 );
@@ -76,13 +80,17 @@ pub(crate) fn temporary_tables_sql() -> String {
     )
 }
 
+/// Tables that the search path does not lead to.
+pub(crate) async fn missing(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let sql = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL";
+    let names: Vec<&str> = TABLES.to_vec();
+    Ok(client.query(sql, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 /// Makes the tables where they are missing and may be made, and checks their format.
 pub(crate) async fn prepare_tables(client: &mut Client, may_create: bool) -> Result<(), PostgresOpenError> {
     let unusable = |error: tokio_postgres::Error| PostgresOpenError::Unusable(message(&error));
-    let sql = "SELECT count(*) FROM unnest(ARRAY['recount_format', 'recount_position', 'recount_batch', \
-               'recount_replay', 'recount_effect']) AS name WHERE to_regclass(name) IS NOT NULL";
-    let found: i64 = client.query_one(sql, &[]).await.map_err(unusable)?.get(0);
-    if found < 5 {
+    if !missing(client).await.map_err(unusable)?.is_empty() {
         if !may_create {
             return Err(PostgresOpenError::Foreign(
                 "the database has no recount_* tables: run the SQL that `recount validate --prepare` prints, or \

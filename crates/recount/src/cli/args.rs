@@ -127,9 +127,12 @@ pub struct ValidateArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Print the SQL of the tables that Recount keeps in the database
+    /// Print the SQL that makes the databases ready (tables, grants); ask at a terminal whether to run it
     #[arg(long)]
     pub prepare: bool,
+    /// With --prepare: run it, without asking
+    #[arg(long, requires = "prepare")]
+    pub yes: bool,
 }
 
 /// `recount explain`.

@@ -16,6 +16,8 @@ pub(super) struct Asked {
     pub warnings: Vec<Fault>,
     /// What it says, in one line.
     pub statements: Option<String>,
+    /// What a PostgreSQL server is, how it is set, and whether it is prepared.
+    pub server: Vec<String>,
 }
 
 /// Compiles a flow's statements against its database.
@@ -93,6 +95,7 @@ fn ask_postgres(
                     format!("{database} has what the statements name; statement by statement: {why}")
                 }
             }),
+            server: examined.server.to_vec(),
             warnings: examined.weaknesses.into_iter().map(warning).collect(),
             faults: Vec::new(),
         },

@@ -2,6 +2,7 @@
 
 mod databases;
 mod happens;
+mod prepare;
 mod promise;
 
 use crate::cli::ValidateArgs;
@@ -41,6 +42,8 @@ struct FlowReport {
     effect: String,
     /// What the database says of the statements; none where there are none.
     statements: Option<String>,
+    /// Of a PostgreSQL server that was asked: what it is and how it is set, and whether Recount's tables are there.
+    server: Vec<String>,
     promise: Promise,
     what_happens_when: Vec<Happens>,
     who_is_told: Vec<Told>,
@@ -90,7 +93,7 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
         let asked = databases::ask(config, flow);
         faults.extend(asked.faults);
         warnings.extend(asked.warnings);
-        flows.push(flow_report(flow, asked.statements));
+        flows.push(flow_report(flow, asked.statements, asked.server));
     }
     for list in [&mut faults, &mut warnings] {
         list.sort_by_key(|fault| (fault.line, fault.column));
@@ -113,10 +116,6 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
 /// # Errors
 /// A config with faults is a usage error, and all of them are its message.
 pub fn command(args: &ValidateArgs) -> Outcome {
-    if args.prepare {
-        print!("{}", recount_adapters::sqlite::tables_sql());
-        return Ok(Exit::Well);
-    }
     let config = match Config::load(&args.config.config) {
         Ok(config) => config,
         Err(faults) if args.json => {
@@ -125,6 +124,9 @@ pub fn command(args: &ValidateArgs) -> Outcome {
         }
         Err(faults) => return Err(Failure::usage(faults.render())),
     };
+    if args.prepare {
+        return prepare::command(&config, args.yes);
+    }
     let report = report(&config);
     if args.json {
         println!("{}", report.json());
@@ -154,7 +156,7 @@ fn missing_source(config: &Config, flow: &FlowConfig) -> Option<Fault> {
     Some(config.fault_at(&flow.spec.flow, &RuleFault { rule: "source".to_owned(), message }))
 }
 
-fn flow_report(flow: &FlowConfig, statements: Option<String>) -> FlowReport {
+fn flow_report(flow: &FlowConfig, statements: Option<String>, server: Vec<String>) -> FlowReport {
     FlowReport {
         flow: flow.spec.flow.to_string(),
         owner: flow.spec.owner.clone(),
@@ -162,6 +164,7 @@ fn flow_report(flow: &FlowConfig, statements: Option<String>) -> FlowReport {
         source: source_text(&flow.source),
         effect: effect_text(&flow.effect),
         statements,
+        server,
         promise: promise(flow),
         what_happens_when: happens(flow),
         who_is_told: flow.reasons.iter().map(told).collect(),
@@ -268,6 +271,9 @@ impl FlowReport {
         );
         if let Some(statements) = &self.statements {
             let _ = writeln!(out, "  asked    {statements}");
+        }
+        for told in &self.server {
+            let _ = writeln!(out, "  server   {told}");
         }
         let _ = writeln!(out, "  promise  {}: {}", self.promise.delivery, self.promise.because);
         let _ = writeln!(out, "  effects  {}", self.promise.effects_are);

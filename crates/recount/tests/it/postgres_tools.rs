@@ -97,3 +97,68 @@ fn two_flows_that_change_one_postgresql_database_are_tried_one_by_one() {
     shop.world.recount(&["run", "recount.toml", "--dry-run", "--flow", "second"]).expect(0);
     assert_eq!(shop.on_hand("a"), "100");
 }
+
+#[test]
+fn a_database_is_prepared_on_consent_and_validate_says_what_it_asked() {
+    let Some(shop) = Shop::open("", "") else { return };
+    let validate = || shop.world.recount(&["validate", "recount.toml"]).expect(0).all();
+    assert!(
+        validate().contains("recount_effect are made in schema public at the first start"),
+        "{}",
+        validate()
+    );
+    let printed = shop.world.recount(&["validate", "recount.toml", "--prepare"]).expect(0);
+    for part in [
+        "CREATE TABLE IF NOT EXISTS recount_position",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON",
+        "GRANT TEMP",
+    ] {
+        assert!(printed.out.contains(part), "{}", printed.out);
+    }
+    assert!(printed.err.contains("nothing was changed"), "{}", printed.err);
+    let tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'recount_%'";
+    assert_eq!(shop.sql(tables), "0");
+    // What is printed runs as it stands, and after it nothing is missing.
+    shop.server.sql(&shop.database, &printed.out).unwrap();
+    assert_eq!(shop.sql(tables), "5");
+    shop.world.recount(&["validate", "recount.toml", "--prepare", "--yes"]).expect(0);
+    let told = validate();
+    for part in ["the recount_* tables are there", "synchronous_commit on", "as role ", "inside the server"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
+fn a_role_that_may_make_nothing_is_told_what_to_have_run() {
+    let Some(shop) = Shop::open("", "") else { return };
+    let role = format!("clerk_{}", shop.database);
+    let place = format!("/{}", shop.database);
+    shop.sql(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC; REVOKE TEMP ON DATABASE {} \
+         FROM PUBLIC; GRANT SELECT, UPDATE ON stock TO {role}",
+        shop.database
+    ));
+    let path = shop.world.path("recount.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (head, rest) = text.split_once("url = \"").unwrap();
+    let (url, rest) = rest.split_once('"').unwrap();
+    let (scheme, address) = url.split_once("://").unwrap();
+    let host = address.rsplit('@').next().unwrap();
+    assert!(host.ends_with(&place), "{host}");
+    std::fs::write(&path, format!("{head}url = \"{scheme}://{role}@{host}\"{rest}")).unwrap();
+    shop.world.lines(&[order("o0", "a", 3)]);
+    let validated = shop.world.recount(&["validate", "recount.toml"]).all();
+    assert!(validated.contains("have the owner run what `recount validate --prepare` prints"), "{validated}");
+    assert!(
+        validated.contains("statement by statement: the role may not make temporary objects"),
+        "{validated}"
+    );
+    let refused = shop.world.recount(&["validate", "recount.toml", "--prepare", "--yes"]).expect(4);
+    assert!(refused.err.contains("permission denied"), "{}", refused.err);
+    let printed = shop.world.recount(&["validate", "recount.toml", "--prepare"]).expect(0).out;
+    shop.server.sql(&shop.database, &printed).unwrap();
+    let validated = shop.world.recount(&["validate", "recount.toml"]).expect(0).all();
+    assert!(validated.contains("a batch runs inside the server"), "{validated}");
+    shop.world.recount(&["run", "recount.toml"]).expect(0);
+    assert_eq!(shop.on_hand("a"), "97");
+}
