@@ -1,7 +1,7 @@
 //! Building and running programs, and what a run cost.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -105,6 +105,21 @@ impl Finished {
 
 /// Runs a command to its end and measures it.
 pub fn run(command: &mut Command) -> Result<Finished> {
+    measured(command, None)
+}
+
+/// Runs a command that does not end by itself until `done` returns, and measures it up to then; it is asked
+/// to end, and how it ended is left to the caller.
+///
+/// # Errors
+/// Where it can't be started, or `done` says that it is not done.
+pub fn run_until(command: &mut Command, done: impl FnOnce() -> bool) -> Result<Finished> {
+    measured(command, Some(Box::new(done)))
+}
+
+type Done<'d> = Box<dyn FnOnce() -> bool + 'd>;
+
+fn measured(command: &mut Command, until: Option<Done<'_>>) -> Result<Finished> {
     let output = tempfile::tempdir()?;
     let (stdout, stderr) = (output.path().join("stdout"), output.path().join("stderr"));
     command.stdin(Stdio::null()).stdout(fs::File::create(&stdout)?).stderr(fs::File::create(&stderr)?);
@@ -117,14 +132,20 @@ pub fn run(command: &mut Command) -> Result<Finished> {
         move || sample(process, &done)
     });
     let pid = Pid::from_child(&child);
+    let stat = PathBuf::from(format!("/proc/{process}/stat"));
+    let is_watched = until.is_some();
+    let is_done = until.is_none_or(|done| done());
+    let at_done = (begun.elapsed(), cpu_seconds(&stat));
+    if is_watched {
+        kill_process(pid, Signal::TERM)?;
+    }
     // Left unreaped for a moment, so that what it used can still be read.
     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-    let wall = begun.elapsed();
-    let cpu_seconds = cpu_seconds(Path::new(&format!("/proc/{process}/stat")));
+    let (wall, cpu_seconds) = if is_watched { at_done } else { (begun.elapsed(), cpu_seconds(&stat)) };
     done.store(true, Ordering::Relaxed);
     let status = child.wait()?;
     let Ok((peak_rss_bytes, thread_cpu_seconds)) = sampler.join() else { bail!("the sampler panicked") };
-    Ok(Finished {
+    let finished = Finished {
         status,
         wall,
         cpu_seconds,
@@ -132,7 +153,11 @@ pub fn run(command: &mut Command) -> Result<Finished> {
         peak_rss_bytes,
         stdout: String::from_utf8_lossy(&fs::read(&stdout)?).into_owned(),
         stderr: String::from_utf8_lossy(&fs::read(&stderr)?).into_owned(),
-    })
+    };
+    if !is_done {
+        bail!("{:?} was not done: {}", command.get_program(), finished.tail());
+    }
+    Ok(finished)
 }
 
 /// `VmHWM` of a living process (proc(5)); 0 where it can't be read.
@@ -173,12 +198,21 @@ fn threads(process: u32) -> BTreeMap<OsString, (String, f64)> {
         .collect()
 }
 
+/// What the children of a process used that have ended (`cutime` and `cstime` of proc(5)).
+pub fn ended_children_cpu_seconds(process: u32) -> f64 {
+    times(Path::new(&format!("/proc/{process}/stat")), 13)
+}
+
 /// `utime` and `stime` of proc(5); 0 where they can't be read.
-fn cpu_seconds(stat: &Path) -> f64 {
+pub fn cpu_seconds(stat: &Path) -> f64 {
+    times(stat, 11)
+}
+
+fn times(stat: &Path, skipped: usize) -> f64 {
     let stat = fs::read_to_string(stat).unwrap_or_default();
     // The program's name stands in parentheses and may hold anything; the numbers follow it.
     let numbers = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let ticks: u64 = numbers.split_whitespace().skip(skipped).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 

@@ -1,5 +1,8 @@
 //! `cargo xtask bench loop`: the same orders through a loop written by hand and through `recount run`.
 
+mod kafka;
+mod servers;
+
 use crate::inventory::{self, Orders, Recount};
 use crate::orders::{self, Expected};
 use crate::program::{self, Finished};
@@ -28,8 +31,29 @@ enum Rival {
     Loop(LoopOptions),
 }
 
+/// Where the orders come from, and go to.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum From {
+    /// A file, into SQLite.
+    File,
+    /// Kafka, into PostgreSQL.
+    Kafka,
+}
+
 #[derive(clap::Args)]
 struct LoopOptions {
+    /// From a file into SQLite, or from Kafka into PostgreSQL
+    #[arg(long, value_enum, default_value = "file")]
+    source: From,
+    /// Kafka: a folder with orders….ndjson and stock….csv, plain or .zst; without it those of the example
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Kafka: so many rounds, in each of which every one runs once
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Kafka: a JSON Schema and three checks in each
+    #[arg(long)]
+    checks: bool,
     /// So many runs of each, in turn
     #[arg(long, default_value_t = 7)]
     pairs: usize,
@@ -44,6 +68,12 @@ struct LoopOptions {
 /// Compares; 1 where Recount is too slow or its ledger too large.
 pub fn run(options: Options, json: bool) -> Result<ExitCode> {
     let Rival::Loop(options) = options.rival;
+    if options.source == From::Kafka {
+        return match servers::apart()? {
+            Some(code) => Ok(code),
+            None => kafka::run(options.data, options.rounds, options.checks, json),
+        };
+    }
     let bench = Bench::prepare(options.orders, options.stock)?;
     let applied_only = bench.ledger_of_applied_only()?;
     let modes = [Mode::Plain, Mode::Checks].map(|mode| bench.compare(mode, options.pairs));
