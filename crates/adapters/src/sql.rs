@@ -43,13 +43,17 @@ pub(crate) fn said(verdict: Verdict, evidence: &serde_json::Value) -> Outcome {
 
 /// A statement (by its index) changed another number of rows than declared, and this `otherwise` held.
 pub(crate) fn otherwise_held(statement: usize, rows: u64, index: usize, rule: &OtherwiseRule) -> Outcome {
+    said(verdict_of(rule), &json!({ "statement": statement + 1, "rows": rows, "otherwise": index + 1 }))
+}
+
+/// The verdict that an `otherwise` declares.
+pub(crate) fn verdict_of(rule: &OtherwiseRule) -> Verdict {
     let because = Reason::new(rule.reason.clone(), rule.because.clone());
-    let verdict = match rule.verdict {
+    match rule.verdict {
         OtherwiseVerdict::Skip => Verdict::Skip(because),
         OtherwiseVerdict::DeadLetter => Verdict::DeadLetter(because),
         OtherwiseVerdict::Retry => Verdict::Retry(because),
-    };
-    said(verdict, &json!({ "statement": statement + 1, "rows": rows, "otherwise": index + 1 }))
+    }
 }
 
 /// A statement (by its index) changed another number of rows than declared, and no `otherwise` held.

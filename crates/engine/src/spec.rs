@@ -52,12 +52,22 @@ pub struct OtherwiseRule {
     /// A query with the apply's parameters; holds if its first row's first column is true (not 0, not
     /// null). None always holds.
     pub when: Option<String>,
+    /// Where not empty, it is asked where a statement erred, not of row counts: the SQLSTATEs (five
+    /// characters) or classes (two) for which it gives the verdict.
+    pub sqlstates: Vec<String>,
     /// What then.
     pub verdict: OtherwiseVerdict,
     /// The reason.
     pub reason: ReasonCode,
     /// The sentence.
     pub because: String,
+}
+
+impl OtherwiseRule {
+    /// Whether it is asked where a statement changed another number of rows than declared.
+    pub fn is_of_rows(&self) -> bool {
+        self.sqlstates.is_empty()
+    }
 }
 
 /// One `[[flow.x.apply]]` with SQL; the event's `route` is its index.
@@ -67,8 +77,10 @@ pub struct SqlRoute {
     pub statements: Vec<SqlStatement>,
     /// Names of the event's `params`, in their order, without the colon.
     pub params: Vec<String>,
-    /// What is said where a row count isn't the declared one.
+    /// What is said where a row count isn't the declared one, or a statement erred.
     pub otherwise: Vec<OtherwiseRule>,
+    /// SQLSTATEs or classes that are the event's fault beside those that always are.
+    pub sqlstates: Vec<String>,
 }
 
 /// How effects are counted in the database.

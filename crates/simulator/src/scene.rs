@@ -281,6 +281,7 @@ fn one_row(sql: &str) -> SqlStatement {
 fn otherwise(when: Option<&str>, verdict: OtherwiseVerdict, reason: &'static str) -> OtherwiseRule {
     OtherwiseRule {
         when: when.map(str::to_owned),
+        sqlstates: Vec::new(),
         verdict,
         reason: own_reason(reason),
         because: format!("the rules of the simulation say {reason}"),
@@ -303,6 +304,7 @@ pub fn routes() -> Vec<SqlRoute> {
             otherwise(Some(closed), OtherwiseVerdict::Retry, "shelf_closed"),
             otherwise(None, OtherwiseVerdict::DeadLetter, "insufficient_stock"),
         ],
+        sqlstates: Vec::new(),
     };
     let back = SqlRoute {
         statements: vec![
@@ -314,6 +316,7 @@ pub fn routes() -> Vec<SqlRoute> {
         ],
         params: params(),
         otherwise: vec![otherwise(Some(unknown), OtherwiseVerdict::DeadLetter, "unknown_article")],
+        sqlstates: Vec::new(),
     };
     vec![order, back]
 }

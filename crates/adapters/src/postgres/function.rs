@@ -45,12 +45,12 @@ pub(crate) fn call(plan: &Plan, guarded: bool) -> String {
 }
 
 /// The SQL that makes one of the two; none where a type or text of the flow does not allow it.
-pub(crate) fn make(plan: &Plan, guarded: bool, data_states: &[String]) -> Option<String> {
+pub(crate) fn make(plan: &Plan, guarded: bool) -> Option<String> {
     // They stand in the text as they are.
-    if !data_states.iter().all(|state| state.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+    if !plan.states.iter().all(|state| state.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
         return None;
     }
-    let mut writer = Writer { declare: String::new(), body: String::new(), guarded, data_states };
+    let mut writer = Writer { declare: String::new(), body: String::new(), guarded };
     for (index, route) in plan.routes.iter().enumerate() {
         writer.route(index, route)?;
     }
@@ -80,14 +80,13 @@ pub(crate) fn make(plan: &Plan, guarded: bool, data_states: &[String]) -> Option
     (text.matches("$recount_function$").count() == 2).then_some(text)
 }
 
-struct Writer<'a> {
+struct Writer {
     declare: String,
     body: String,
     guarded: bool,
-    data_states: &'a [String],
 }
 
-impl Writer<'_> {
+impl Writer {
     fn route(&mut self, index: usize, route: &RoutePlan) -> Option<()> {
         self.line(&format!("IF recount_row.recount_route = {index} THEN"));
         self.line("recount_sum := 0; recount_at := NULL;");
@@ -108,7 +107,7 @@ impl Writer<'_> {
             self.line(&format!("IF recount_rows < {min} OR recount_rows > {max} THEN {give_up} END IF;"));
         }
         self.line("CONTINUE;");
-        self.caught(&format!("code := {}; statement := recount_at;", code::STATEMENT_FAILED), true);
+        self.caught(route, &format!("code := {}; statement := recount_at;", code::STATEMENT_FAILED), true);
         self.line("END recount_event;");
         self.otherwise(index, route)?;
         self.line("END IF;");
@@ -119,12 +118,13 @@ impl Writer<'_> {
     fn otherwise(&mut self, index: usize, route: &RoutePlan) -> Option<()> {
         self.line("statement := recount_at; changed := recount_rows;");
         self.line("<<recount_otherwise>> BEGIN");
-        for (at, otherwise) in route.otherwise.iter().enumerate() {
+        let of_rows = route.otherwise.iter().enumerate().filter(|(_, otherwise)| otherwise.rule.is_of_rows());
+        for (at, otherwise) in of_rows {
             self.line(&format!("recount_at := {at};"));
             self.when(&format!("recount_w_{index}_{at}"), otherwise)?;
             self.line(&format!("IF recount_hit THEN recount_code := {at}; EXIT recount_otherwise; END IF;"));
         }
-        self.caught(&format!("code := {}; statement := recount_at;", code::WHEN_FAILED), false);
+        self.caught(route, &format!("code := {}; statement := recount_at;", code::WHEN_FAILED), false);
         self.line("END recount_otherwise;");
         self.line(&format!("code := coalesce(recount_code, {});", code::ROWS_UNEXPECTED));
         let retries = route.otherwise.iter().enumerate();
@@ -161,19 +161,25 @@ impl Writer<'_> {
     }
 
     /// In the guarded function: errors that are the event's fault; all others go on to whoever called.
-    fn caught(&mut self, told: &str, in_statements: bool) {
+    fn caught(&mut self, route: &RoutePlan, told: &str, in_statements: bool) {
         if !self.guarded {
             return;
         }
-        let declared = self.data_states.iter().map(|state| format!(" OR recount_state LIKE '{state}%'"));
+        // What asks for the batch again does so whatever was declared.
+        let declared = route.states.iter().map(|state| {
+            format!(
+                " OR (recount_state LIKE '{state}%' AND recount_state NOT IN ('40001', '40P01', '55P03'))"
+            )
+        });
         let declared: String = declared.collect();
+        let holds = if in_statements { held_by_state(route) } else { String::new() };
         self.line("EXCEPTION WHEN OTHERS THEN");
         self.line("GET STACKED DIAGNOSTICS recount_state = RETURNED_SQLSTATE, recount_said = MESSAGE_TEXT;");
         let as_declared =
             if in_statements { format!("recount_state <> '{NOT_AS_DECLARED}'") } else { "true".to_owned() };
         self.line(&format!(
             "IF {as_declared} THEN IF recount_state LIKE '22%' OR recount_state LIKE '23%' OR recount_state = \
-             'P0001'{declared} THEN {told} changed := NULL; state := recount_state; said := recount_said; RETURN NEXT; \
+             'P0001'{declared} THEN {told} {holds}changed := NULL; state := recount_state; said := recount_said; RETURN NEXT; \
              CONTINUE; ELSE RAISE; END IF; END IF;"
         ));
     }
@@ -205,4 +211,23 @@ impl Writer<'_> {
         self.body.push_str(line);
         self.body.push('\n');
     }
+}
+
+/// Holds the key where the first `otherwise` that names the state asks for another attempt.
+fn held_by_state(route: &RoutePlan) -> String {
+    let rules = route.otherwise.iter().map(|otherwise| &otherwise.rule);
+    if !rules.clone().any(|rule| !rule.is_of_rows() && rule.verdict == OtherwiseVerdict::Retry) {
+        return String::new();
+    }
+    let mut cases = String::new();
+    for rule in rules {
+        let retries = rule.verdict == OtherwiseVerdict::Retry;
+        for state in &rule.sqlstates {
+            cases.push_str(&format!("WHEN recount_state LIKE '{state}%' THEN {retries} "));
+        }
+    }
+    format!(
+        "IF (CASE {cases}ELSE false END) AND recount_row.recount_key IS NOT NULL THEN \
+         recount_held := array_append(recount_held, recount_row.recount_key); END IF; "
+    )
 }

@@ -75,7 +75,7 @@ pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, Post
     let mut client = connect::connect(settings).await?;
     let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
     let server = prepare::server(&client, settings).await.map_err(unusable)?;
-    let plan = plan::make(&mut client, &settings.routes).await.map_err(|no_plan| match no_plan {
+    let plan = plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| match no_plan {
         plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
         plan::NoPlan::Database(error) => unusable(error),
     })?;

@@ -88,7 +88,7 @@ impl OneByOne<'_> {
         for (index, statement) in route.statements.iter().enumerate() {
             let rows = match self.execute(&statement.prepared, &event.event.params).await {
                 Ok(rows) => rows,
-                Err(error) => return self.failed(Place::Statement(index), &statement.text, &error),
+                Err(error) => return failed(route, Place::Statement(index), &statement.text, &error),
             };
             if rows < statement.rows.min || rows > statement.rows.max {
                 return Ok(End::Rows { statement: index, rows, otherwise: None });
@@ -104,12 +104,13 @@ impl OneByOne<'_> {
         statement: usize,
         rows: u64,
     ) -> Result<End, EffectFault> {
-        for (index, otherwise) in route.otherwise.iter().enumerate() {
+        let of_rows = route.otherwise.iter().enumerate().filter(|(_, otherwise)| otherwise.rule.is_of_rows());
+        for (index, otherwise) in of_rows {
             let holds = match &otherwise.when {
                 None => true,
                 Some(when) => match self.holds(&when.prepared, when.truth, &event.event.params).await {
                     Ok(holds) => holds,
-                    Err(error) => return self.failed(Place::When(index), &when.text, &error),
+                    Err(error) => return failed(route, Place::When(index), &when.text, &error),
                 },
             };
             if holds {
@@ -117,18 +118,6 @@ impl OneByOne<'_> {
             }
         }
         Ok(End::Rows { statement, rows, otherwise: None })
-    }
-
-    fn failed(&self, place: Place, sql: &str, error: &Error) -> Result<End, EffectFault> {
-        let told = error.as_db_error();
-        match (state(error).map(|state| blame(state, &self.settings.data_states)), told) {
-            (Some(Blame::Event), Some(told)) => {
-                let state = told.code().code().to_owned();
-                Ok(End::Failed { place, state, message: told.message().to_owned() })
-            }
-            // What could not even be sent as this type is the value's fault as well.
-            _ => Err(fault(&format!("the statement {}", cut(sql, 200)), error)),
-        }
     }
 
     async fn execute(&self, prepared: &Prepared, params: &[Value]) -> Result<u64, Error> {
@@ -150,6 +139,19 @@ impl OneByOne<'_> {
 
     async fn tiny(&self, sql: &str) -> Result<(), EffectFault> {
         self.client.batch_execute(sql).await.map_err(|error| fault(sql, &error))
+    }
+}
+
+/// An error that is the event's fault is its end; another is the batch's.
+fn failed(route: &RoutePlan, place: Place, sql: &str, error: &Error) -> Result<End, EffectFault> {
+    let told = error.as_db_error();
+    match (state(error).map(|state| blame(state, &route.states)), told) {
+        (Some(Blame::Event), Some(told)) => {
+            let state = told.code().code().to_owned();
+            Ok(End::Failed { place, state, message: told.message().to_owned() })
+        }
+        // What could not even be sent as this type is the value's fault as well.
+        _ => Err(fault(&format!("the statement {}", cut(sql, 200)), error)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the statements of one event came to, in the words that every form of running them shares.
 
 use super::plan::RoutePlan;
-use crate::sql::{applied, otherwise_held, rows_unexpected, said, without_values};
+use crate::sql::{applied, otherwise_held, rows_unexpected, said, verdict_of, without_values};
 use recount_engine::{EffectEvent, Outcome};
 use recount_model::{Verdict, reason};
 use serde_json::json;
@@ -29,12 +29,21 @@ impl End {
     pub(crate) fn outcome(&self, route: &RoutePlan, event: &EffectEvent) -> Outcome {
         match self {
             Self::Applied => applied(),
-            Self::Failed { place, state, message } => {
-                let place = match place {
+            Self::Failed { place: place_of, state, message } => {
+                let place = match place_of {
                     Place::Statement(index) => format!("statement {}", index + 1),
                     Place::When(index) => format!("the `when` of otherwise {}", index + 1),
                 };
                 let message = without_values(message, &route.params, &event.event.params);
+                let declared = match place_of {
+                    Place::Statement(_) => route.for_state(state),
+                    Place::When(_) => None,
+                };
+                if let Some(index) = declared {
+                    let evidence =
+                        json!({ "sqlstate": state, "message": message, "at": place, "otherwise": index + 1 });
+                    return said(verdict_of(&route.otherwise[index].rule), &evidence);
+                }
                 let sentence = format!("{place} failed: {message} (SQLSTATE {state})");
                 let evidence = json!({ "sqlstate": state, "message": message, "at": place });
                 said(Verdict::dead_letter(reason::STATEMENT_FAILED, sentence), &evidence)

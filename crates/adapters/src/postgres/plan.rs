@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) plain: bool,
     /// Why batches can't run inside the server; none where they can.
     pub(crate) not_in_server: Option<String>,
+    /// Every SQLSTATE or class that some route holds the event's fault.
+    pub(crate) states: Vec<String>,
 }
 
 pub(crate) struct RoutePlan {
@@ -21,6 +23,17 @@ pub(crate) struct RoutePlan {
     pub(crate) otherwise: Vec<OtherwisePlan>,
     /// Names of the event's params, in their order.
     pub(crate) params: Vec<String>,
+    /// SQLSTATEs or classes that are the event's fault beside those that always are.
+    pub(crate) states: Vec<String>,
+}
+
+impl RoutePlan {
+    /// The `otherwise` that was declared for a statement's SQLSTATE: the first that names it.
+    pub(crate) fn for_state(&self, state: &str) -> Option<usize> {
+        self.otherwise.iter().position(|otherwise| {
+            otherwise.rule.sqlstates.iter().any(|declared| state.starts_with(declared.as_str()))
+        })
+    }
 }
 
 pub(crate) struct StatementPlan {
@@ -63,15 +76,22 @@ pub(crate) enum NoPlan {
 }
 
 /// Prepares every statement; all faults at once.
-pub(crate) async fn make(client: &mut Client, routes: &[SqlRoute]) -> Result<Plan, NoPlan> {
+pub(crate) async fn make(
+    client: &mut Client,
+    routes: &[SqlRoute],
+    data_states: &[String],
+) -> Result<Plan, NoPlan> {
     let mut making = Making { client, faults: Vec::new(), plain: true, not_in_server: None };
     let mut plans = Vec::with_capacity(routes.len());
     for (index, route) in routes.iter().enumerate() {
-        plans.push(making.route(index, route).await?);
+        let mut plan = making.route(index, route).await?;
+        plan.states.extend_from_slice(data_states);
+        plans.push(plan);
     }
     let Making { faults, plain, not_in_server, .. } = making;
     if faults.is_empty() {
-        Ok(Plan { routes: plans, plain, not_in_server })
+        let states = plans.iter().flat_map(|plan| plan.states.iter().cloned()).collect();
+        Ok(Plan { routes: plans, plain, not_in_server, states })
     } else {
         Err(NoPlan::Refused(faults))
     }
@@ -120,7 +140,9 @@ impl Making<'_> {
             };
             otherwise.push(OtherwisePlan { rule: rule.clone(), when });
         }
-        Ok(RoutePlan { statements, otherwise, params: route.params.clone() })
+        let declared = route.otherwise.iter().flat_map(|rule| &rule.sqlstates);
+        let states = declared.chain(&route.sqlstates).cloned().collect();
+        Ok(RoutePlan { statements, otherwise, params: route.params.clone(), states })
     }
 
     async fn when(&mut self, rule: &str, sql: &str, given: &[String]) -> Result<Option<When>, NoPlan> {

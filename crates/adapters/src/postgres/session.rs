@@ -76,10 +76,13 @@ impl Session {
     ) -> Result<Self, PostgresOpenError> {
         let unusable = |error: Error| PostgresOpenError::Unusable(message(&error));
         client.batch_execute("SET synchronous_commit = on").await.map_err(unusable)?;
-        let mut plan = plan::make(&mut client, &settings.routes).await.map_err(|no_plan| match no_plan {
-            NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
-            NoPlan::Database(error) => PostgresOpenError::Unusable(message(&error)),
-        })?;
+        let mut plan =
+            plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| {
+                match no_plan {
+                    NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
+                    NoPlan::Database(error) => PostgresOpenError::Unusable(message(&error)),
+                }
+            })?;
         let prepare = |sql: &'static str| client.prepare(sql);
         let (claim, effects, batch, entered, prefix) = join5(
             prepare(position::CLAIM),
@@ -163,7 +166,7 @@ impl Session {
             };
             let is_slow = state(&error) == Some(QUERY_CANCELED);
             let is_redone = state(&error).is_some_and(|state| {
-                state == function::REDO || blame(state, &settings.data_states) == Blame::Event
+                state == function::REDO || blame(state, &self.plan.states) == Blame::Event
             });
             if !is_slow && !is_redone {
                 return Err(fault("the batch", &error));
@@ -296,24 +299,19 @@ async fn calls(client: &Client, plan: &mut Plan, settings: &PostgresEffectSettin
         plan.not_in_server = Some("it was asked not to".to_owned());
         return None;
     }
-    let guarded = match make(client, plan, true, settings).await {
+    let guarded = match make(client, plan, true).await {
         Ok(guarded) => guarded,
         Err(why) => {
             plan.not_in_server = Some(why);
             return None;
         }
     };
-    let plain = if plan.plain { make(client, plan, false, settings).await.ok() } else { None };
+    let plain = if plan.plain { make(client, plan, false).await.ok() } else { None };
     Some(Calls { plain, guarded })
 }
 
-async fn make(
-    client: &Client,
-    plan: &Plan,
-    guarded: bool,
-    settings: &PostgresEffectSettings,
-) -> Result<Statement, String> {
-    let text = function::make(plan, guarded, &settings.data_states)
+async fn make(client: &Client, plan: &Plan, guarded: bool) -> Result<Statement, String> {
+    let text = function::make(plan, guarded)
         .ok_or_else(|| "a statement holds what can't stand in a function".to_owned())?;
     client.batch_execute(&text).await.map_err(|error| message(&error))?;
     client.prepare(&function::call(plan, guarded)).await.map_err(|error| message(&error))

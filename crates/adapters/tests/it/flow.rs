@@ -79,14 +79,22 @@ pub fn statement(sql: &str, min: u64, max: u64) -> SqlStatement {
 pub fn rule(when: Option<&str>, verdict: OtherwiseVerdict, reason: &str) -> OtherwiseRule {
     OtherwiseRule {
         when: when.map(str::to_owned),
+        sqlstates: Vec::new(),
         verdict,
         reason: ReasonCode::new(reason).unwrap(),
         because: format!("because of {reason}"),
     }
 }
 
+/// An `otherwise` for errors.
+pub fn state_rule(sqlstates: &[&str], verdict: OtherwiseVerdict, reason: &str) -> OtherwiseRule {
+    let sqlstates = sqlstates.iter().map(|state| (*state).to_owned()).collect();
+    OtherwiseRule { sqlstates, ..rule(None, verdict, reason) }
+}
+
 pub fn route(statements: Vec<SqlStatement>, params: &[&str], otherwise: Vec<OtherwiseRule>) -> SqlRoute {
-    SqlRoute { statements, params: params.iter().map(|p| (*p).to_owned()).collect(), otherwise }
+    let params = params.iter().map(|p| (*p).to_owned()).collect();
+    SqlRoute { statements, params, otherwise, sqlstates: Vec::new() }
 }
 
 pub const TAKE_STOCK: &str =

@@ -4,7 +4,7 @@ use super::fault::Place;
 use super::flow::{Places, declare};
 use super::raw::RawTable;
 use super::resolve::Context;
-use super::sql_text::SqlText;
+use super::sql_text::{SqlText, sqlstate_fault};
 use super::{EffectConfig, HttpRoute, ReasonInfo, ReasonOrigin, ReasonVerdict};
 use recount_checks::RouteRule;
 use recount_engine::{EffectRows, OtherwiseRule, OtherwiseVerdict, SqlRoute, SqlStatement};
@@ -129,8 +129,15 @@ fn one(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<Reason
             ("rows", OF_SQL),
             ("effects", OF_DATABASE),
             ("otherwise", OF_SQL),
+            ("sqlstates", OF_SQL),
         ],
-        _ => &[("deadline", OF_HTTP), ("token", OF_HTTP), ("rows", OF_SQL), ("otherwise", OF_SQL)],
+        _ => &[
+            ("deadline", OF_HTTP),
+            ("token", OF_HTTP),
+            ("rows", OF_SQL),
+            ("otherwise", OF_SQL),
+            ("sqlstates", OF_SQL),
+        ],
     };
     let with_another = |name: &&(&str, &str)| apply.has(name.0) && named.len() == 1;
     for (name, what) in foreign.iter().filter(with_another) {
@@ -208,7 +215,32 @@ fn sql_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<
             context.sink.warn(&expression.at, message, format!("leave it out, or write :{name} in `sql`"));
         }
     }
-    SqlRoute { statements, params, otherwise }
+    let sqlstates = states(apply, context);
+    refuse_states_of_sqlite(apply, context);
+    SqlRoute { statements, params, otherwise, sqlstates }
+}
+
+/// SQLSTATEs that are declared as the event's fault. Only PostgreSQL has them.
+fn states(table: &RawTable, context: &mut Context<'_, '_>) -> Vec<String> {
+    let mut states: Vec<String> = Vec::new();
+    for state in table.texts("sqlstates") {
+        if let Some(message) = sqlstate_fault(&state.value) {
+            context.sink.fault(&state.at, message, "write: sqlstates = [\"P0002\"]".to_owned());
+        } else if !states.contains(&state.value) {
+            states.push(state.value.clone());
+        }
+    }
+    states
+}
+
+fn refuse_states_of_sqlite(apply: &RawTable, context: &mut Context<'_, '_>) {
+    let is_sqlite = apply.text("database").is_some_and(|name| context.sqlite.contains(&name));
+    let tables = std::iter::once(apply).chain(apply.tables("otherwise"));
+    for table in tables.filter(|table| is_sqlite && table.has("sqlstates")) {
+        let message = "`sqlstates` stands only with a database in PostgreSQL: SQLite has none, and its constraint, mismatch, \
+                       too-big, overflow and JSON errors are the event's fault as they are";
+        context.sink.fault(&table.place("sqlstates"), message, "leave `sqlstates` out".to_owned());
+    }
 }
 
 pub(super) fn database(apply: &RawTable, context: &mut Context<'_, '_>) {
@@ -251,11 +283,19 @@ fn otherwises(
     let tables = apply.tables("otherwise");
     let mut rules = Vec::new();
     for (index, table) in tables.iter().enumerate() {
-        if index + 1 < tables.len() && !table.has("when") {
+        let is_of_rows = !table.has("sqlstates");
+        let is_last_of_rows = tables[index + 1..].iter().all(|later| later.has("sqlstates"));
+        if is_of_rows && !is_last_of_rows && !table.has("when") {
             let message = "this `otherwise` always holds, so those after it are never reached";
             context.sink.fault(&table.at, message, "write a `when`, or put it last".to_owned());
         }
         let when = table.text("when");
+        let sqlstates = states(table, context);
+        if when.is_some() && !is_of_rows {
+            let message =
+                "an `otherwise` is asked of a row count, with `when`, or of an error, with `sqlstates`";
+            context.sink.fault(&table.place("sqlstates"), message, "make two of it".to_owned());
+        }
         if let Some(query) = &when {
             let sql = SqlText::read(query);
             let at = table.place("when");
@@ -267,10 +307,13 @@ fn otherwises(
             check_params(&sql, &at, params, context);
             used.extend(sql.params);
         }
-        let origin = ReasonOrigin::Otherwise(when.clone());
+        let origin = match sqlstates.is_empty() {
+            true => ReasonOrigin::Otherwise(when.clone()),
+            false => ReasonOrigin::Otherwise(Some(format!("SQLSTATE {}", sqlstates.join(", ")))),
+        };
         if let Some((verdict, reason)) = declared(table, origin, context, reasons) {
             let because = table.text("because").unwrap_or_default();
-            rules.push(OtherwiseRule { when, verdict, reason, because });
+            rules.push(OtherwiseRule { when, sqlstates, verdict, reason, because });
         }
     }
     rules

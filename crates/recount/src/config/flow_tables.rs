@@ -1,6 +1,6 @@
 //! The tables of a flow: described once.
 
-use super::spec::{Kind, SQLSTATES_NOW, TableSpec, default, optional, required, table};
+use super::spec::{Kind, TableSpec, default, optional, required, table};
 
 /// One flow.
 pub const FLOW: TableSpec = TableSpec {
@@ -265,9 +265,9 @@ const APPLY: TableSpec = TableSpec {
         ),
         optional(
             "sqlstates",
-            Kind::Later(SQLSTATES_NOW),
-            "[\"P0001\"]",
-            "SQLSTATEs that are the event's fault, beside classes 22, 23 and P0001. Comes later; SQLite has none, and its constraint, mismatch, too-big, overflow and JSON errors are the event's fault as they are.",
+            Kind::Texts("SQLSTATEs"),
+            "[\"P0002\"]",
+            "In PostgreSQL: SQLSTATEs (`\"P0002\"`), or classes by their first two characters, that are the event's fault beside classes 22, 23 and P0001: `statement_failed`. At any other error the flow waits or does the batch again; the classes that only the database can be to blame for are refused here. One with a reason of its own is an `otherwise` with `sqlstates`. SQLite has none: its constraint, mismatch, too-big, overflow and JSON errors are the event's fault as they are.",
         ),
         optional(
             "http",
@@ -329,13 +329,19 @@ const EFFECTS: TableSpec = TableSpec {
 
 const OTHERWISE: TableSpec = TableSpec {
     header: "[[flow.NAME.apply.otherwise]]",
-    doc: "The first whose `when` holds gives the verdict; none: `rows_unexpected`.",
+    doc: "Where a statement changed another number of rows than declared: the first whose `when` holds gives the verdict; none: `rows_unexpected`. Where a statement erred, in PostgreSQL: the first whose `sqlstates` names the error; none: `statement_failed`, or the database's fault.",
     keys: &[
         optional(
             "when",
             Kind::Text,
             "\"SELECT NOT EXISTS (SELECT 1 FROM stock WHERE sku = :sku)\"",
             "A query with the parameters of `with`; holds if the first column of its first row is true. Without it: always. All but the last need one.",
+        ),
+        optional(
+            "sqlstates",
+            Kind::Texts("SQLSTATEs"),
+            "[\"23505\"]",
+            "In PostgreSQL, instead of `when`: the errors, by SQLSTATE or class, for which this is the verdict. What the event did is undone first.",
         ),
         required(
             "verdict",

@@ -16,12 +16,19 @@ pub(super) struct Context<'s, 't> {
     pub folder: PathBuf,
     /// Names of the databases that are declared, with whatever faults.
     pub databases: Vec<String>,
+    /// Those of them that are SQLite files, as far as their urls say so without a variable.
+    pub sqlite: Vec<String>,
     /// Names of the brokers that are declared.
     pub brokers: Vec<String>,
     /// Names of the flows that are declared.
     pub flows: Vec<String>,
     /// Schemas that were read: path as written, and text.
     pub files: Vec<(String, String)>,
+}
+
+fn sqlite(raw: &RawTable) -> Vec<String> {
+    let is_sqlite = |table: &RawTable| table.text("url").is_some_and(|url| url.starts_with("sqlite:"));
+    raw.named("database").iter().filter(|(_, table)| is_sqlite(table)).map(|(name, _)| name.clone()).collect()
 }
 
 /// Resolves everything. The result is worth nothing if the sink holds faults.
@@ -33,6 +40,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         sink,
         folder,
         databases: names("database"),
+        sqlite: sqlite(raw),
         brokers: names("broker"),
         flows: names("flow"),
         files: Vec::new(),

@@ -147,5 +147,3 @@ pub(super) const DATABASES_NOW: &str =
     "this build has effects in SQLite, in PostgreSQL and through HTTP handlers";
 /// What this build has for ledgers, for messages.
 pub(super) const LEDGERS_NOW: &str = "this build has the embedded ledger; a ledger in PostgreSQL comes later";
-/// What this build has instead of declared SQLSTATEs, for messages.
-pub(super) const SQLSTATES_NOW: &str = "the event's fault are, as they are, in PostgreSQL classes 22, 23 and P0001, in SQLite constraint, mismatch, too-big, overflow and JSON errors";

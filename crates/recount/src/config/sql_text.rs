@@ -1,6 +1,28 @@
 //! What can be told of SQL without a database: its parameters, how many statements, and words that would
 //! end the transaction.
 
+/// SQLSTATEs and classes that no event is to blame for, whoever declares it: the connection, the transaction,
+/// the statement itself, resources, the operator, the server; and Recount's own.
+const NEVER_THE_EVENTS: [&str; 14] =
+    ["00", "01", "02", "08", "25", "28", "40", "42", "53", "55P03", "57", "58", "XX", "RC"];
+
+/// Why this can't be declared as the event's fault.
+pub(super) fn sqlstate_fault(state: &str) -> Option<String> {
+    let is_code = matches!(state.len(), 2 | 5)
+        && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    if !is_code {
+        return Some(format!(
+            "{state:?} is no SQLSTATE: five digits or capitals, \"23505\", or the first two, \"23\", for its class"
+        ));
+    }
+    NEVER_THE_EVENTS.iter().any(|never| state.starts_with(never)).then(|| {
+        format!(
+            "{state} is never an event's fault: at such an error the flow waits, or does the batch again, since \
+             otherwise it would empty its source into dead letters"
+        )
+    })
+}
+
 /// What a text of SQL holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SqlText {

@@ -162,3 +162,32 @@ fn a_role_that_may_make_nothing_is_told_what_to_have_run() {
     shop.world.recount(&["run", "recount.toml"]).expect(0);
     assert_eq!(shop.on_hand("a"), "97");
 }
+
+#[test]
+fn declared_sqlstates_are_read_checked_and_told() {
+    let declared = "sqlstates = [\"P0002\"]\n[[flow.stock.apply.otherwise]]\nsqlstates = [\"23514\"]\nverdict = \
+                    \"dead-letter\"\nreason = \"shelf_is_full\"\nbecause = \"the shelf holds no more\"\n";
+    let Some(shop) = Shop::open("", "") else { return };
+    let path = shop.world.path("recount.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with = |declared: &str| {
+        text.replace("effects = \"recount_effect\"\n", &format!("effects = \"recount_effect\"\n{declared}"))
+    };
+    std::fs::write(&path, with(declared)).unwrap();
+    // The harness's statement adds what is negative.
+    shop.world.lines(&[order("o0", "a", -99_999), order("o1", "a", 1)]);
+    shop.world.recount(&["run", "recount.toml"]).expect(0);
+    assert_eq!(shop.world.fates(), ["dead-lettered shelf_is_full", "applied"]);
+    let told = shop.world.recount(&["explain", "shelf_is_full"]).expect(0).all();
+    assert!(told.contains("SQLSTATE 23514"), "{told}");
+
+    for (wrong, says) in [
+        ("sqlstates = [\"40001\"]\n", "40001 is never an event's fault"),
+        ("sqlstates = [\"42\"]\n", "42 is never an event's fault"),
+        ("sqlstates = [\"unique\"]\n", "\"unique\" is no SQLSTATE"),
+    ] {
+        std::fs::write(&path, with(wrong)).unwrap();
+        let refused = shop.world.recount(&["validate", "recount.toml"]).expect(2).all();
+        assert!(refused.contains(says), "{refused}");
+    }
+}

@@ -2,7 +2,7 @@
 //! statements, events and order of them, the same outcomes and the same database.
 
 use super::Shop;
-use crate::flow::{Owner, TAKE_STOCK, at, order, route, rule, statement};
+use crate::flow::{Owner, TAKE_STOCK, at, order, route, rule, state_rule, statement};
 use proptest::prelude::*;
 use recount_engine::OtherwiseVerdict::{DeadLetter, Retry, Skip};
 use recount_engine::{EffectEvent, SqlRoute, SqlStatement};
@@ -11,7 +11,11 @@ const TABLES: &str = "
     CREATE TABLE stock (sku text PRIMARY KEY, on_hand integer NOT NULL CHECK (on_hand >= -3));
     INSERT INTO stock VALUES ('a', 5), ('b', 5), ('c', 0);
     CREATE TABLE orders (n integer PRIMARY KEY, sku text REFERENCES stock (sku));
-    CREATE TABLE log (n bigint);";
+    CREATE TABLE log (n bigint);
+    CREATE FUNCTION picky(n bigint) RETURNS bigint STABLE LANGUAGE plpgsql AS $$ BEGIN
+        IF n = 2 THEN RAISE 'no two' USING ERRCODE = 'P0002'; END IF;
+        IF n = 3 THEN RAISE 'no three' USING ERRCODE = 'ZZ003'; END IF;
+        RETURN n; END $$;";
 
 /// A trigger that leaves something whatever becomes of the row, so that the flow runs guarded.
 const NOT_PLAIN: &str = "
@@ -31,6 +35,7 @@ fn any_statement() -> impl Strategy<Value = SqlStatement> {
         "INSERT INTO log SELECT :quantity FROM stock WHERE on_hand > :quantity",
         "INSERT INTO log SELECT 10 / (:quantity - 1)",
         "INSERT INTO log VALUES (:sku::integer)",
+        "INSERT INTO log VALUES (picky(:quantity))",
         "WITH gone AS (DELETE FROM orders RETURNING n) INSERT INTO log SELECT n FROM gone WHERE n > :quantity",
         "MERGE INTO orders USING (SELECT 1) AS one ON orders.n = :quantity WHEN MATCHED THEN DELETE \
          WHEN NOT MATCHED THEN INSERT VALUES (:quantity, :sku)",
@@ -47,12 +52,25 @@ fn any_route() -> impl Strategy<Value = SqlRoute> {
         Some("SELECT 10 / (:quantity - 1)"),
         Some("SELECT sum(n), 'more' FROM log"),
     ]);
+    let states = prop::sample::select(vec![
+        vec!["23505"],
+        vec!["23"],
+        vec!["22012", "22P02"],
+        vec!["P0002"],
+        vec!["ZZ", "22"],
+        vec!["ZZ003", "P0002", "23"],
+    ]);
     let verdict = prop::sample::select(vec![DeadLetter, Skip, Retry]);
-    let otherwise = prop::collection::vec((when, verdict), 0..3);
+    let otherwise = prop::collection::vec((when, states, any::<bool>(), verdict), 0..5);
     (prop::collection::vec(any_statement(), 1..4), otherwise).prop_map(|(statements, otherwise)| {
         let rules = otherwise.into_iter().enumerate();
-        let rules = rules.map(|(i, (when, verdict))| rule(when, verdict, &format!("reason_{i}"))).collect();
-        route(statements, &["quantity", "sku"], rules)
+        let rules = rules.map(|(i, (when, states, of_rows, verdict))| {
+            let reason = format!("reason_{i}");
+            if of_rows { rule(when, verdict, &reason) } else { state_rule(&states, verdict, &reason) }
+        });
+        // The others are declared in general, or the database would be to blame and the flow wait.
+        let sqlstates = ["P0002", "ZZ"].map(str::to_owned).to_vec();
+        SqlRoute { sqlstates, ..route(statements, &["quantity", "sku"], rules.collect()) }
     })
 }
 

@@ -1,7 +1,9 @@
 //! What becomes of events, and that one that isn't applied leaves nothing: the same as in SQLite.
 
 use super::{SHOP, Shop};
-use crate::flow::{Owner, TAKE_STOCK, at, checked, evidence, replayed, route, rule, statement, told};
+use crate::flow::{
+    Owner, TAKE_STOCK, at, checked, evidence, replayed, route, rule, state_rule, statement, told,
+};
 use recount_engine::OtherwiseVerdict::{DeadLetter, Retry, Skip};
 use recount_model::Value;
 
@@ -254,4 +256,44 @@ async fn without_statements_what_passed_the_checks_is_applied_by_its_record() {
     let mut owner = Owner::take(&shop.effect, at()).await;
     assert_eq!(told(&owner.apply(&[shop.order(0, "a", 1)]).await), ["applied"]);
     assert_eq!(shop.rows("SELECT seq FROM recount_position"), "1");
+}
+
+#[tokio::test]
+async fn an_error_gets_the_reason_that_is_declared_for_its_sqlstate_in_both_forms() {
+    for in_server in [true, false] {
+        let sql = "CREATE TABLE orders (n integer PRIMARY KEY CHECK (n < 100), sku text NOT NULL);
+                   INSERT INTO orders VALUES (1, 'a');
+                   CREATE FUNCTION open(sku text) RETURNS text STABLE LANGUAGE plpgsql AS $$ BEGIN
+                   IF sku = 'shut' THEN RAISE 'closed' USING ERRCODE = 'SHOP1'; END IF; RETURN sku; END $$;";
+        let insert = statement("INSERT INTO orders VALUES (:quantity, open(:sku))", 1, 1);
+        let rules = vec![
+            state_rule(&["23505"], Skip, "ordered_before"),
+            rule(None, DeadLetter, "of_rows_only"),
+            state_rule(&["SHOP1"], Retry, "shop_is_shut"),
+        ];
+        let of_state = route(vec![insert], &["quantity", "sku"], rules);
+        let names = ["quantity", "sku"];
+        let shop = Shop::told(sql, vec![of_state], &names, |settings| settings.in_server = in_server);
+        let Some(shop) = shop.await else { return };
+        let mut owner = Owner::take(&shop.effect, at()).await;
+        let orders = [
+            shop.order(0, "a", 1),
+            shop.order(1, "shut", 2),
+            shop.order(2, "shut", 3),
+            shop.order(3, "a", 100),
+            shop.order(4, "a", 4),
+        ];
+        let outcomes = owner.apply(&orders).await;
+        let expected = [
+            "skip ordered_before",
+            "retry shop_is_shut",
+            "behind",
+            "dead-letter statement_failed",
+            "applied",
+        ];
+        assert_eq!(told(&outcomes), expected, "in_server {in_server}");
+        let found = evidence(&outcomes[0]);
+        assert_eq!((found["sqlstate"].as_str(), found["otherwise"].as_u64()), (Some("23505"), Some(1)));
+        assert_eq!(shop.rows("SELECT * FROM orders ORDER BY n"), "1 a, 4 a");
+    }
 }

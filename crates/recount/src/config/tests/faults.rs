@@ -213,7 +213,7 @@ fn sources_and_what_comes_later() {
     check(
         "rows = 1",
         "rows = 1\nsqlstates = [\"P0001\"]",
-        &["31 flow.reserve-stock.apply.sqlstates: `sqlstates` comes later: the event's fault are"],
+        &["31 flow.reserve-stock.apply.sqlstates: `sqlstates` stands only with a database in PostgreSQL"],
     );
     check(
         file,
