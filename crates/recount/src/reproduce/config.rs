@@ -1,5 +1,6 @@
 //! The config of then, changed so that it runs alone. Comments and order stay as they were written.
 
+use super::Effects;
 use crate::config::FlowMode;
 use std::path::Path;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, TableLike, Value, value};
@@ -15,8 +16,8 @@ pub struct Changes<'a> {
     pub source: &'a str,
     /// The schema in the folder, where it has one.
     pub schema: Option<&'a str>,
-    /// The database that it applies to, and the copy in the folder.
-    pub database: Option<(&'a str, &'a str)>,
+    /// The database that it applies to.
+    pub database: Option<&'a Effects>,
     /// Where the config lay: files of secrets are found from there.
     pub original_folder: &'a Path,
 }
@@ -68,20 +69,28 @@ fn keep_only(item: &mut Item, name: &str) -> bool {
     !others.is_empty()
 }
 
-fn databases(document: &mut DocumentMut, used: Option<(&str, &str)>, told: &mut Vec<String>) {
-    let Some((name, copy)) = used else {
-        document.remove("database");
-        return;
+fn databases(document: &mut DocumentMut, used: Option<&Effects>, told: &mut Vec<String>) {
+    let (name, url, sentence) = match used {
+        None => {
+            document.remove("database");
+            return;
+        }
+        Some(Effects::Copied { name, file }) => (
+            name,
+            format!("sqlite:{file}"),
+            "a copy, with the schema and the rows AS OF NOW, not as of then; without Recount's own rows",
+        ),
+        Some(Effects::Tried { name, url }) => {
+            (name, url.clone(), "that of today; the command is a dry run, which changes nothing there")
+        }
     };
     if document.get("database").is_some() {
         keep_only(&mut document["database"], name);
         if let Some(table) = document["database"][name].as_table_like_mut() {
-            table.insert("url", value(format!("sqlite:{copy}")));
+            table.insert("url", value(url));
         }
     }
-    told.push(format!(
-        "[database.{name}] url: a copy, with the schema and the rows AS OF NOW, not as of then; without Recount's own rows"
-    ));
+    told.push(format!("[database.{name}] url: {sentence}"));
 }
 
 fn flow_table(flow: &mut dyn TableLike, changes: &Changes<'_>, told: &mut Vec<String>) {

@@ -71,6 +71,8 @@ type Put<'a> = &'a dyn Fn(&str, &[u8]) -> Result<(), Failure>;
 /// What was written, for the README and the answer.
 struct Written {
     command: String,
+    /// The command is a dry run.
+    is_dry: bool,
     changes: Vec<String>,
     notes: Vec<String>,
 }
@@ -114,7 +116,12 @@ fn write(
         std::fs::write(folder.join(name), bytes).map_err(|error| cannot_write(&folder.join(name), &error))
     };
     let mut notes = found.notes.clone();
-    let in_lines = found.events.iter().all(fits_a_line);
+    let database = effects_database(folder, config, then, flow)?;
+    let is_dry = matches!(database, Some(Effects::Tried { .. }));
+    if is_dry {
+        notes.push(as_a_line(found)?);
+    }
+    let in_lines = is_dry || found.events.iter().all(fits_a_line);
     if in_lines {
         let lines: Vec<u8> =
             found.events.iter().flat_map(|raw| [&raw.payload, &b"\n"[..]].concat()).collect();
@@ -123,7 +130,6 @@ fn write(
         notes.push(beside_a_line(folder, flow, found, &put)?);
     }
     let schema = written_schema(flow, found, &put)?;
-    let database = copied_database(folder, config, then, flow)?;
     let original = std::path::absolute(&config.path).map_err(|error| cannot_write(folder, &error))?;
     let original_folder = original.parent().unwrap_or(Path::new("/"));
     let changes = Changes {
@@ -131,7 +137,7 @@ fn write(
         mode: flow.mode,
         source: if in_lines { LINES } else { "-" },
         schema: schema.as_deref(),
-        database: database.as_ref().map(|(name, file)| (name.as_str(), file.as_str())),
+        database: database.as_ref(),
         original_folder,
     };
     let (text, changes) = changed(&found.config.text, changes)
@@ -141,21 +147,56 @@ fn write(
     Config::load(&path).map_err(|faults| {
         Failure::not_well(format!("the config of then does not run alone:\n{}", faults.render()))
     })?;
-    let input = if in_lines { "" } else { " < /dev/null" };
-    let command = format!("recount run {}{input}", quoted(&path.display().to_string()));
+    let how = match (is_dry, in_lines) {
+        (true, _) => " --dry-run",
+        (false, true) => "",
+        (false, false) => " < /dev/null",
+    };
+    let command = format!("recount run {}{how}", quoted(&path.display().to_string()));
     notes.extend(warnings(flow, found));
-    let written = Written { command, changes, notes };
+    let written = Written { command, is_dry, changes, notes };
     put("README.md", readme::text(found, flow, &written).as_bytes())?;
     Ok(written)
 }
 
+/// Where the run finds the effects.
+#[derive(Debug)]
+enum Effects {
+    /// In a copy of a SQLite file, in the folder.
+    Copied { name: String, file: String },
+    /// In PostgreSQL as it is now, in a transaction that a dry run rolls back.
+    Tried { name: String, url: String },
+}
+
+/// A dry run reads lines: what is said of an event that is more than one. One that can't be a line is refused.
+fn as_a_line(found: &Found) -> Result<String, Failure> {
+    if !found.events.iter().all(payload_fits_a_line) {
+        return Err(Failure::usage(
+            "the event's bytes can't stand in a line of a file, which is what a dry run on PostgreSQL reads; they \
+             are shown by: recount dead-letters show POSITION",
+        ));
+    }
+    let is_more = found.events.iter().any(|raw| !raw.headers.is_empty() || raw.broker_key.is_some());
+    let left_out = if is_more {
+        "; its headers and its key on the broker are LEFT OUT, so what looks at them may come out otherwise"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "its effects are in PostgreSQL, which is not copied: the run is a dry run against the rows AS OF NOW, in a \
+         transaction that is rolled back{left_out}"
+    ))
+}
+
 /// Whether a file of lines gives back exactly these bytes, and nothing else was delivered.
 fn fits_a_line(raw: &RawEvent) -> bool {
+    raw.headers.is_empty() && raw.broker_key.is_none() && payload_fits_a_line(raw)
+}
+
+fn payload_fits_a_line(raw: &RawEvent) -> bool {
     let payload = &raw.payload;
     let is_blank = payload.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'));
-    raw.headers.is_empty()
-        && raw.broker_key.is_none()
-        && raw.payload_bytes == payload.len() as u64
+    raw.payload_bytes == payload.len() as u64
         && !is_blank
         && !payload.contains(&b'\n')
         && !payload.ends_with(b"\r")
@@ -199,13 +240,13 @@ fn written_schema(flow: &FlowConfig, found: &Found, put: Put<'_>) -> Result<Opti
     Ok(Some(name))
 }
 
-/// The effect's database as it is now: name in the config, and file in the folder.
-fn copied_database(
+/// The effect's database as it is now.
+fn effects_database(
     folder: &Path,
     config: &Config,
     then: &Config,
     flow: &FlowConfig,
-) -> Result<Option<(String, String)>, Failure> {
+) -> Result<Option<Effects>, Failure> {
     let applied = match &flow.effect {
         EffectConfig::Watched { .. } => None,
         effect => effect.in_database().map(|(name, _)| name.to_owned()),
@@ -215,16 +256,13 @@ fn copied_database(
     let database = config.databases.get(&name).or_else(|| then.databases.get(&name));
     let database = database.ok_or_else(|| Failure::not_well(format!("no config has [database.{name}]")))?;
     let DatabasePlace::Sqlite(from) = database.place().map_err(Failure::usage)? else {
-        return Err(Failure::usage(format!(
-            "database {name} is PostgreSQL: reproduce copies SQLite files only in this build; the event's bytes are \
-             shown by: recount dead-letters show POSITION"
-        )));
+        return Ok(Some(Effects::Tried { name, url: database.url.clone() }));
     };
     let file = format!("{name}.db");
     copy_database(&from, &folder.join(&file)).map_err(|error| {
         Failure::unreachable(format!("database {name} at {} can't be copied: {error}", from.display()))
     })?;
-    Ok(Some((name, file)))
+    Ok(Some(Effects::Copied { name, file }))
 }
 
 /// What stands above the config.
@@ -288,8 +326,9 @@ fn tell(args: &ReproduceArgs, folder: &Path, found: &Found, written: &Written) -
         return Ok(Exit::Well);
     }
     println!(
-        "{position} was {fate}, by config {}: event, config and database are in {}",
+        "{position} was {fate}, by config {}: {} are in {}",
         found.config.version.0,
+        if written.is_dry { "event and config" } else { "event, config and database" },
         folder.display()
     );
     for note in &written.notes {

@@ -21,10 +21,14 @@ pub fn text(found: &Found, flow: &FlowConfig, written: &Written) -> String {
         config.version.0, config.since, config.author, config.revision
     );
     let _ = writeln!(out, "\n## Decide it again\n\n    {}\n", written.command);
-    out.push_str(
+    out.push_str(if written.is_dry {
+        "It prints the books of this one event, and nothing is kept, neither here nor in the database: it can be run again.\n"
+    } else {
         "It prints the books of this one event; the decision is then in the ledger of this folder. Run a second time it\n\
-         says that nothing is new: to decide it once more, let `recount reproduce` write another folder.\n\
-         `meta.partition`, `meta.offset` and `meta.taken_at` are those of the new run.\n\n## What was changed in the config\n\n",
+         says that nothing is new: to decide it once more, let `recount reproduce` write another folder.\n"
+    });
+    out.push_str(
+        "`meta.partition`, `meta.offset` and `meta.taken_at` are those of the new run.\n\n## What was changed in the config\n\n",
     );
     for change in &written.changes {
         let _ = writeln!(out, "- {change}");

@@ -191,3 +191,21 @@ fn declared_sqlstates_are_read_checked_and_told() {
         assert!(refused.contains(says), "{refused}");
     }
 }
+
+#[test]
+fn one_event_is_decided_again_against_the_rows_of_now_and_nothing_is_changed() {
+    let Some(shop) = Shop::open("", "") else { return };
+    shop.world.lines(&[order("o0", "a", 3), order("o1", "b", 200), order("o2", "b", 4)]);
+    shop.world.recount(&["run", "recount.toml"]).expect(0);
+    let reproduced = shop.world.recount(&["reproduce", "stock/0/1", "--to", "again"]).expect(0).all();
+    assert!(reproduced.contains("recount run again/recount.toml --dry-run"), "{reproduced}");
+    let before = seen(&shop);
+    let dry = ["run", "again/recount.toml", "--dry-run", "--json"];
+    let reason = || shop.world.recount(&dry).json()["flows"][0]["books"]["reasons"].to_string();
+    assert!(reason().contains("insufficient_stock"), "{}", reason());
+    assert_eq!(seen(&shop), before);
+    shop.sql("UPDATE stock SET on_hand = 500 WHERE sku = 'b'");
+    assert_eq!(reason(), "[]", "now there is enough of it");
+    assert_eq!(shop.on_hand("b"), "500");
+    assert!(!shop.world.path("again/ledger").exists());
+}
