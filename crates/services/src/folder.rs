@@ -90,7 +90,10 @@ pub(crate) fn running(service: &str) -> Result<Option<(u16, u32)>, ServiceError>
 pub(crate) fn is_alive(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name stands in parentheses and may hold anything; the state is the letter behind it.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    // Of a process that is killed the first thread may be gone while others still hold its ports and locks.
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count);
+    threads > 1 || !rest.starts_with(['Z', 'X'])
 }
 
 /// Asks a process to end by a signal, and waits until it has.

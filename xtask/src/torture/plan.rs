@@ -59,7 +59,7 @@ pub struct Happened {
     pub after_kill: Vec<Duration>,
     /// From each freeze until the process that took over had settled a batch.
     pub after_freeze: Vec<Duration>,
-    /// From the moment that a server was stopped until a batch was settled again, by server and how it ended.
+    /// From the moment that a server was back until a batch was settled again, by server and how it ended.
     pub after_server: BTreeMap<&'static str, Vec<Duration>>,
     /// Why processes ended by themselves, that nobody had killed, and how often.
     pub ended: BTreeMap<String, u64>,

@@ -69,6 +69,11 @@ impl<'a> Scene<'a> {
         sum.parse().with_context(|| format!("not a number: {sum}"))
     }
 
+    /// Which owner each partition has, the first being 1.
+    pub fn epochs(&self) -> Result<Vec<u64>> {
+        self.numbers("SELECT epoch FROM recount_position ORDER BY \"partition\"")
+    }
+
     /// Holds everything against what was published.
     pub fn check(&self, options: &Options, through: &Through, happened: &mut Happened) -> Result<Finished> {
         let published = self.published()?;

@@ -42,7 +42,8 @@ pub struct Torture<'a> {
     scene: &'a Scene<'a>,
     random: Random,
     working: Process,
-    frozen: VecDeque<Process>,
+    /// Each with the epochs of the partitions at that moment.
+    frozen: VecDeque<(Process, Vec<u64>)>,
     frozen_max: usize,
     woken: Vec<Woken>,
     publisher: Option<Publisher>,
@@ -85,8 +86,8 @@ impl<'a> Torture<'a> {
             self.strike(*strike)?;
         }
         self.open(options.events);
-        while let Some(process) = self.frozen.pop_front() {
-            self.wake(process)?;
+        while let Some((process, epochs)) = self.frozen.pop_front() {
+            self.wake(process, &epochs)?;
         }
         self.sent(options.events)?;
         let published_in = match self.publisher.take() {
@@ -193,20 +194,34 @@ impl<'a> Torture<'a> {
         // A stop is carried out thread by thread; the last of them may be in a system call.
         std::thread::sleep(Duration::from_millis(50));
         *self.happened.freezes_at.entry(self.working.step().word).or_default() += 1;
+        let epochs = self.scene.epochs()?;
         let successor = self.scene.place.take_over(&self.working)?;
         let frozen = std::mem::replace(&mut self.working, successor);
-        self.frozen.push_back(frozen);
+        self.frozen.push_back((frozen, epochs));
         self.settles(1)?;
         self.happened.after_freeze.push(begun.elapsed());
         if self.frozen.len() >= self.frozen_max
-            && let Some(process) = self.frozen.pop_front()
+            && let Some((process, epochs)) = self.frozen.pop_front()
         {
-            self.wake(process)?;
+            self.wake(process, &epochs)?;
         }
         Ok(())
     }
 
-    fn wake(&mut self, process: Process) -> Result<()> {
+    /// Wakes it once each of its partitions has another owner: until then it is the owner, and may go on.
+    fn wake(&mut self, process: Process, epochs: &[u64]) -> Result<()> {
+        let begun = Instant::now();
+        while self.scene.epochs()?.iter().zip(epochs).any(|(now, then)| now <= then) {
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "nobody took over all partitions of process {}: {}",
+                    process.number,
+                    self.working.tail()
+                );
+            }
+            self.supervise()?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let at = self.scene.sql("SELECT clock_timestamp()")?;
         process.signal(Signal::CONT)?;
         self.woken.push(Woken { number: process.number, at, process });
@@ -215,8 +230,8 @@ impl<'a> Torture<'a> {
 
     fn server(&mut self, strike: Strike, restart: impl Fn(&Scene<'_>) -> Result<()>) -> Result<()> {
         self.settles(1)?;
-        let begun = Instant::now();
         restart(self.scene)?;
+        let begun = Instant::now();
         self.settles(1)?;
         self.happened.after_server.entry(strike.word()).or_default().push(begun.elapsed());
         Ok(())
