@@ -35,8 +35,11 @@ pub fn told(options: &Options, happened: &Happened, finished: &Finished) {
     if happened.faults.is_empty() {
         println!(
             "lost 0, twice 0, unexplained 0; one current verdict an event, and the right one; the audit says \
-             balanced; who was woken did nothing more"
+             balanced"
         );
+        if options.freezes > 0 {
+            println!("who was woken did nothing more");
+        }
     }
 }
 
