@@ -29,7 +29,10 @@ pub struct Pace<'a> {
 
 /// Where each event went, and when it was handed over.
 #[derive(Clone, Default)]
-struct Receipts(Arc<Mutex<(Vec<(i32, i64, u64)>, Option<String>)>>);
+struct Receipts(Arc<Mutex<Sent>>);
+
+/// Partition, offset and microseconds of each; and why one was not published.
+type Sent = (Vec<(i32, i64, u64)>, Option<String>);
 
 impl ClientContext for Receipts {}
 

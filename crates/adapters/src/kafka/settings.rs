@@ -38,6 +38,8 @@ pub const BROKEN_PROMISES: &[(&str, &str)] = &[
     ("fetch.max.bytes", "it is set so that memory stays bounded"),
 ];
 
+/// How long the broker may hold a fetch back for records to come, unless the broker's settings say otherwise.
+const FETCH_WAIT_MS: &str = "20";
 /// Memory for records that were fetched and not taken, over all partitions of a source.
 const QUEUED_KIB: usize = 64 * 1024;
 const FETCH_BYTES_MAX: usize = 16 << 20;
@@ -68,6 +70,10 @@ impl KafkaBroker {
     pub(super) fn config(&self, group: &str, partitions: usize) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "recount");
+        // Each batch asks the cluster whether the topic is still the same one, on the connection that fetches:
+        // where a fetch waits there for new records, the question waits behind it. librdkafka's 500 ms would be
+        // what a batch takes.
+        config.set("fetch.wait.max.ms", FETCH_WAIT_MS);
         for (name, value) in &self.properties {
             config.set(name, value);
         }
