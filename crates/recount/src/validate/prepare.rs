@@ -36,7 +36,8 @@ pub(super) fn command(config: &Config, yes: bool) -> Outcome {
     }
     let asks = !yes && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     for prepared in &databases {
-        if !yes && !(asks && agreed(prepared)?) {
+        let is_wanted = yes || (asks && agreed(prepared)?);
+        if !is_wanted {
             eprintln!(
                 "database {}: nothing was changed; have its owner run the above, or apply it as the role of the config \
                  with: recount validate {} --prepare --yes",
