@@ -2,6 +2,7 @@
 //! what is there as an offset. Each `unsafe` says which rule of librdkafka's it keeps.
 
 use super::client::Consumer;
+use super::watermarks::{ANSWER_WAIT, AWAY_ANSWER_WAIT};
 use rdkafka::bindings as sys;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
@@ -32,12 +33,23 @@ pub(super) enum DescribeError {
     Other(String),
 }
 
-/// Asks the cluster for a topic's id. Blocks for at most `timeout`.
-pub(super) fn describe(
+/// Asks the cluster for a topic's id. A cluster that is known to be away, by what `trouble` says once the first
+/// question has found no answer, keeps nobody for long; another has [`ANSWER_WAIT`].
+pub(super) fn describe_unless_away(
     consumer: &Consumer,
     topic: &CStr,
-    timeout: Duration,
+    trouble: impl Fn() -> Option<String>,
 ) -> Result<Described, DescribeError> {
+    match describe(consumer, topic, AWAY_ANSWER_WAIT) {
+        Err(DescribeError::Other(_)) if trouble().is_none() => {
+            describe(consumer, topic, ANSWER_WAIT.saturating_sub(AWAY_ANSWER_WAIT))
+        }
+        described => described,
+    }
+}
+
+/// Asks the cluster for a topic's id. Blocks for at most `timeout`.
+fn describe(consumer: &Consumer, topic: &CStr, timeout: Duration) -> Result<Described, DescribeError> {
     let client = consumer.client().native_ptr();
     let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: `client` lives as long as `consumer`. What is made here is destroyed here, by the function that

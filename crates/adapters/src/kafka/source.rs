@@ -1,10 +1,10 @@
 //! A topic as a source.
 
 use super::client::{Consumer, Served};
-use super::native::{DescribeError, Described, PartitionQueue, c_name, describe};
+use super::native::{DescribeError, Described, PartitionQueue, c_name, describe_unless_away};
 use super::reader::KafkaReader;
 use super::settings::{KafkaError, KafkaSettings, Told};
-use super::watermarks::{self, ANSWER_WAIT, Bounds};
+use super::watermarks::{self, Bounds};
 use async_trait::async_trait;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError as ClientError;
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Before the cluster is asked, memory is planned for so many partitions.
 const PARTITIONS_EXPECTED: usize = 16;
-/// How long an answer may take while the cluster is away.
-const AWAY_ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Brokers that have just started, or are about to hand over, may not know what they will know in a moment.
 const DOUBT_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -89,7 +87,7 @@ impl KafkaSource {
     ) -> Result<(Described, SourceId), SourceError> {
         let settings = &self.settings;
         let asked = blocking(move || {
-            let described = describe(&consumer, &name, ANSWER_WAIT);
+            let described = describe_unless_away(&consumer, &name, || consumer.context().trouble());
             (described, cluster_id(&consumer), consumer.context().trouble())
         });
         let (described, cluster_id, trouble) = asked.await?;
@@ -228,10 +226,8 @@ impl Topic {
         let topic = Arc::clone(self);
         blocking(move || {
             let consumer = &topic.served.consumer;
-            // Whoever asks is not to be kept long by a cluster that is known to be away.
-            let is_away = consumer.context().trouble().is_some();
-            let wait = if is_away { AWAY_ANSWER_WAIT } else { ANSWER_WAIT };
-            let described = describe(consumer, &topic.name, wait);
+            let trouble = || consumer.context().trouble();
+            let described = describe_unless_away(consumer, &topic.name, trouble);
             topic.look_at(described, cluster_id(consumer).as_deref())
         })
         .await?

@@ -2,10 +2,10 @@
 //! nothing with the source but how a topic is named.
 
 use super::client::{Consumer, consumer};
-use super::native::{DescribeError, as_text, c_name, describe, header};
+use super::native::{DescribeError, as_text, c_name, describe_unless_away, header};
 use super::settings::KafkaBroker;
 use super::source::{cluster_id, source_id};
-use super::watermarks::{self, ANSWER_WAIT};
+use super::watermarks;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -63,25 +63,30 @@ impl KafkaSourceWitness {
             ))
         };
         let name = c_name(topic).ok_or_else(|| unreachable("that is not the name of a topic"))?;
-        let described = describe(consumer, &name, ANSWER_WAIT).map_err(|error| match error {
+        let heard = || self.heard();
+        let described = describe_unless_away(consumer, &name, heard).map_err(|error| match error {
             DescribeError::NoSuchTopic => {
                 WitnessError::Gone(format!("{} has no topic {topic}", self.broker.servers))
             }
             DescribeError::Other(why) => unreachable(&self.trouble(&why)),
         })?;
+        consumer.context().is_well();
         let source = source_id(cluster_id(consumer).as_deref(), &described);
         Ok((source.map_err(|what| unreachable(&format!("the broker gives {what}")))?, described.partitions))
     }
 
     /// What librdkafka said of the connection; it says it only to who polls.
+    fn heard(&self) -> Option<String> {
+        let consumer = self.consumer.get()?;
+        for _ in 0..EVENTS_HEARD_MAX {
+            drop(consumer.poll(Duration::ZERO));
+        }
+        consumer.context().trouble()
+    }
+
+    /// The same, or what the answer itself said.
     fn trouble(&self, otherwise: &str) -> String {
-        let told = self.consumer.get().and_then(|consumer| {
-            for _ in 0..EVENTS_HEARD_MAX {
-                drop(consumer.poll(Duration::ZERO));
-            }
-            consumer.context().trouble()
-        });
-        told.unwrap_or_else(|| otherwise.to_owned())
+        self.heard().unwrap_or_else(|| otherwise.to_owned())
     }
 
     /// The partition's number, if the incarnation is the one asked for.

@@ -159,6 +159,21 @@ fn a_flow_that_begins_late_says_so_and_what_retention_took_is_lost() {
     assert_eq!(statement(&report, "E1")["status"], "balanced", "{report:#}");
 }
 
+#[test]
+fn a_flow_whose_cluster_is_away_ends_soon_after_it_is_asked_to() {
+    // Nothing listens at port 1.
+    let source = "source = { broker = \"main\", topic = \"stock\", group = \"stock\" }\n";
+    let broker = "[broker.main]\nkafka = { servers = \"127.0.0.1:1\" }\n";
+    let world = World::new(&config(source, &format!("{TAKE_FROM_STOCK}{broker}")));
+    let running = world.start(&["run"]);
+    // Beyond the first questions, between which it waits.
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    let told = running.terminate();
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}: {}", asked.elapsed(), told.all());
+    assert!(told.all().contains("127.0.0.1:1"), "what it waited for is told: {}", told.all());
+}
+
 /// The orders of the example, six partitions, PostgreSQL.
 struct Orders {
     world: World,
