@@ -174,6 +174,38 @@ fn a_flow_whose_cluster_is_away_ends_soon_after_it_is_asked_to() {
     assert!(told.all().contains("127.0.0.1:1"), "what it waited for is told: {}", told.all());
 }
 
+#[test]
+fn aborted_transactions_and_markers_are_not_events_and_the_books_balance_over_a_restart() {
+    let Some(shop) = Shop::open("") else { return };
+    let producer = shop.topic.producer(Some(&shop.topic.name));
+    let transaction = |lines: &[String], commits: bool| {
+        producer.begin_transaction().unwrap();
+        lines.iter().for_each(|line| shop.topic.send(&producer, 0, line));
+        producer.flush(Duration::from_secs(30)).unwrap();
+        match commits {
+            true => producer.commit_transaction(Duration::from_secs(30)).unwrap(),
+            false => producer.abort_transaction(Duration::from_secs(30)).unwrap(),
+        }
+    };
+    transaction(&orders(0..5, "a"), true);
+    transaction(&orders(5..12, "a"), false);
+    shop.run_until(5).expect(0);
+    transaction(&orders(12..15, "a"), false);
+    transaction(&orders(15..18, "a"), true);
+    shop.run_until(8).expect(0);
+    assert_eq!(shop.world.on_hand("a"), 92, "what was aborted took nothing out of stock");
+    // Ten aborted records and a marker for each of the four transactions.
+    let not_an_event = |report: &Value| report["flows"][0]["books"]["not-an-event"].clone();
+    eventually("the last marker is passed over too", || {
+        shop.world.start(&["run"]).terminate();
+        not_an_event(&shop.world.audit().json()) == 14
+    });
+    let report = shop.world.audit().expect(0).json();
+    assert_eq!(statement(&report, "E1")["status"], "balanced", "{report:#}");
+    assert_eq!(report["flows"][0]["books"]["published"], 22, "{report:#}");
+    assert_eq!(report["flows"][0]["books"]["applied"], 8, "{report:#}");
+}
+
 /// The orders of the example, six partitions, PostgreSQL.
 struct Orders {
     world: World,
