@@ -86,6 +86,19 @@ pub struct StartOptions {
     pub adopt: bool,
 }
 
+/// The highest epoch that this process took, or tried to take without hearing how that ended. A process that
+/// begins takes a partition from whoever has it; one that begins *again*, after a commit of unknown outcome or
+/// a lost connection, goes on only if nobody took it since. Else a process that was frozen would, once woken,
+/// rob its successor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owned(Option<u64>);
+
+impl Owned {
+    fn refuses(self, row_epoch: u64) -> bool {
+        self.0.is_some_and(|mine| row_epoch > mine)
+    }
+}
+
 /// Takes the partition and brings the ledger up to the arbiter's row.
 pub async fn start(
     at: &PartitionId,
@@ -93,6 +106,7 @@ pub async fn start(
     book: &Book,
     options: StartOptions,
     guards: Guards,
+    owned: &mut Owned,
 ) -> Result<Started, StartError> {
     let (ledger_id, mark) = {
         let at = at.clone();
@@ -104,10 +118,18 @@ pub async fn start(
     {
         return Err(StartError::Stop(rolled_back(at, 0, 0, mark)));
     }
+    if before.as_ref().is_some_and(|row| owned.refuses(row.epoch)) {
+        return Err(EffectFault::NotMine.into());
+    }
+    *owned = Owned(Some(before.as_ref().map_or(0, |row| row.epoch) + 1));
     let taken = match effect.take(at, &ledger_id).await {
-        Err(EffectFault::Foreign(_)) if options.adopt => adopt_row(at, effect, &ledger_id).await?,
+        Err(EffectFault::Foreign(_)) if options.adopt => {
+            *owned = Owned(None);
+            adopt_row(at, effect, &ledger_id).await?
+        }
         taken => taken?,
     };
+    *owned = Owned(Some(taken.epoch));
     // Asked again now that nobody else can commit: another owner may have gone on since.
     let mark = {
         let at = at.clone();
@@ -122,6 +144,7 @@ pub async fn start(
     let mut started = Started { taken, progress, unrecorded: OffsetSet::new(), redone_batches: 0 };
     if started.taken.seq > ledger_seq {
         redo(at, effect, book, mark, options, guards, &mut started).await?;
+        *owned = Owned(Some(started.taken.epoch));
     }
     Ok(started)
 }

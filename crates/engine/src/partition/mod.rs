@@ -14,7 +14,7 @@ use crate::hold::Hold;
 use crate::plan::{Progress, Underway};
 use crate::probe::Step;
 use crate::source::{Delivery, Source, SourceError, SourcePartition, SourceReader};
-use crate::start::{StartError, Stop, ledger_stop, start};
+use crate::start::{Owned, StartError, Stop, ledger_stop, start};
 use recount_ledger::LedgerError;
 use recount_model::decide::AfterLast;
 use recount_model::{BatchRecord, FlowName, Gap, GapKind, PartitionId, Timestamp, reason};
@@ -109,8 +109,9 @@ pub(crate) async fn run(
     shared: Arc<FlowShared>,
     mut commands: mpsc::Receiver<Command>,
 ) -> Exit {
+    let mut owned = Owned::default();
     loop {
-        let mut partition = match PartitionLoop::start(at.clone(), Arc::clone(&shared)).await {
+        let mut partition = match PartitionLoop::start(at.clone(), Arc::clone(&shared), &mut owned).await {
             Ok(partition) => partition,
             Err(exit) => return exit,
         };
@@ -125,11 +126,11 @@ pub(crate) async fn run(
 }
 
 impl PartitionLoop {
-    async fn start(at: PartitionId, shared: Arc<FlowShared>) -> Result<Self, Exit> {
+    async fn start(at: PartitionId, shared: Arc<FlowShared>, owned: &mut Owned) -> Result<Self, Exit> {
         let mut wait_ms = shared.spec.away_backoff_first_ms;
         let started = loop {
             let effect = shared.effect.as_ref();
-            match start(&at, effect, &shared.book, shared.start_options, shared.guards).await {
+            match start(&at, effect, &shared.book, shared.start_options, shared.guards, owned).await {
                 Ok(started) => break started,
                 Err(StartError::Stop(stop)) => return Err(stop.into()),
                 Err(StartError::Away(why)) => shared.tell_away(&at, &why, wait_ms).await,

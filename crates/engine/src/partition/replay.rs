@@ -5,7 +5,7 @@ use crate::duplicates::Seen;
 use crate::effect::Replay;
 use crate::flow::FlowShared;
 use crate::plan::{Judged, Underway};
-use crate::start::{Stop, ledger_stop};
+use crate::start::{Owned, Stop, ledger_stop};
 use recount_checks::{RawEvent, Refused};
 use recount_model::{Decision, Fate, Meta, PartitionId, Verdict, reason};
 use std::collections::{BTreeMap, HashSet};
@@ -59,7 +59,7 @@ pub struct ReplayReceipt {
 }
 /// Decides events of a partition anew that no loop runs.
 pub(crate) async fn replay_alone(at: PartitionId, shared: Arc<FlowShared>, batch: ReplayBatch) {
-    match PartitionLoop::start(at, shared).await {
+    match PartitionLoop::start(at, shared, &mut Owned::default()).await {
         Err(Exit::Stopped(stop)) => drop(batch.done.send(Err(stop))),
         Err(_) => {
             let stop = Stop::new(reason::EFFECTS_AWAY, "the flow was stopped before the replay began");

@@ -2,7 +2,7 @@
 
 #[allow(dead_code)]
 #[path = "../../../adapters/tests/it/kafka/topic.rs"]
-mod topic;
+pub mod topic;
 
 use crate::harness::{TAKE_FROM_STOCK, Told, World, config, eventually, order, orders, statement};
 use rdkafka::producer::{BaseRecord, Producer};

@@ -1,13 +1,9 @@
 //! TLS and passwords: a flow from a broker that wants both into a database that is checked against an
 //! authority of one's own, and what is said where something of it is wrong.
 
-#[allow(dead_code)]
-#[path = "../../../adapters/tests/it/kafka/topic.rs"]
-mod topic;
-
 use crate::harness::{TAKE_FROM_STOCK, World, config, eventually, orders};
+use crate::kafka::topic::Topic;
 use recount_services::{PASSWORD, USER};
-use topic::Topic;
 
 /// A flow in a world of its own, and the topic that it reads.
 struct Shop {
@@ -79,7 +75,10 @@ fn a_flow_runs_over_tls_with_a_password_into_a_database_that_is_checked() {
 fn a_wrong_password_and_an_unknown_authority_are_told_as_what_they_are() {
     let Some(shop) = Shop::open("PLAIN", "localhost", None) else { return };
     let (code, said) = shop.told(&["validate"], "a-wrong-one");
-    assert!(code == Some(0) && said.contains("uthentication failed") && said.contains("would wait"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("uthentication failed") && said.contains("would wait"),
+        "{said}"
+    );
     assert!(!said.contains("a-wrong-one"), "{said}");
     let running = shop.world.start_with(&["run"], &[("KAFKA_PASSWORD", "a-wrong-one")]);
     eventually("it says why it can't read", || running.log().contains("uthentication failed"));
