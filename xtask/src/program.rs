@@ -212,7 +212,8 @@ fn times(stat: &Path, skipped: usize) -> f64 {
     let stat = fs::read_to_string(stat).unwrap_or_default();
     // The program's name stands in parentheses and may hold anything; the numbers follow it.
     let numbers = stat.rsplit(')').next().unwrap_or_default();
-    let ticks: u64 = numbers.split_whitespace().skip(skipped).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let ticks: u64 =
+        numbers.split_whitespace().skip(skipped).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 

@@ -75,9 +75,11 @@ pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, Post
     let mut client = connect::connect(settings).await?;
     let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
     let server = prepare::server(&client, settings).await.map_err(unusable)?;
-    let plan = plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| match no_plan {
-        plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
-        plan::NoPlan::Database(error) => unusable(error),
+    let plan = plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| {
+        match no_plan {
+            plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
+            plan::NoPlan::Database(error) => unusable(error),
+        }
     })?;
     let may = "SELECT has_database_privilege(current_database(), 'TEMP')";
     let may: bool = client.query_one(may, &[]).await.map_err(unusable)?.get(0);
@@ -137,7 +139,8 @@ impl PostgresEffect {
         match kept.filter(|session| !session.client.is_closed()) {
             Some(session) => Ok(session),
             None if self.settings.rehearsal.is_some() => Err(EffectFault::Foreign(
-                "the dry run's connection is gone, and with it everything that was tried: start it again".to_owned(),
+                "the dry run's connection is gone, and with it everything that was tried: start it again"
+                    .to_owned(),
             )),
             None => {
                 let opened = self.settings.hear(SESSION_STATEMENTS, Session::open(&self.settings)).await;
@@ -233,8 +236,7 @@ impl Effect for PostgresEffect {
     }
 
     async fn mark_alone(&self, at: &PartitionId, claim: Claim, offset: u64) -> Result<u32, EffectFault> {
-        let marked =
-            async |client: &Client| position::mark_alone(client, at, claim, offset).await;
+        let marked = async |client: &Client| position::mark_alone(client, at, claim, offset).await;
         let stops = self.write(at, marked).await?;
         self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone(), claim.epoch);
         Ok(stops)

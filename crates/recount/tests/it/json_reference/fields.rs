@@ -242,7 +242,10 @@ const VALIDATE: &[Field] = &[
     ("flows[].source", "Where its events come from."),
     ("flows[].effect", "Where they go."),
     ("flows[].statements", "What the database says of the statements."),
-    ("flows[].server", "Of a PostgreSQL server that was asked: what it is and how it is set, and whether Recount's tables are there."),
+    (
+        "flows[].server",
+        "Of a PostgreSQL server that was asked: what it is and how it is set, and whether Recount's tables are there.",
+    ),
     ("flows[].promise", "What is promised of delivery."),
     ("flows[].promise.delivery", "`exactly once`, `at least once` …"),
     ("flows[].promise.because", "Why so."),
