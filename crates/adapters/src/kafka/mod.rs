@@ -12,12 +12,14 @@
 mod client;
 #[allow(unsafe_code)]
 mod native;
+mod publisher;
 mod reader;
 mod settings;
 mod source;
 mod watermarks;
 mod witness;
 
+pub use publisher::{PublishError, Receipt, TopicPublisher};
 pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Told};
 pub use source::KafkaSource;
 pub use witness::KafkaSourceWitness;

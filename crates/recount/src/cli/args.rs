@@ -152,9 +152,15 @@ pub struct ExplainArgs {
 /// `recount publish`.
 #[derive(Debug, Args)]
 pub struct PublishArgs {
-    /// The flow, whose source must be http
-    #[arg(value_name = "FLOW")]
-    pub flow: String,
+    /// The flow; its source must be http or a topic
+    #[arg(value_name = "FLOW", required_unless_present = "to")]
+    pub flow: Option<String>,
+    /// A topic: a broker of the config or host:port, and the topic's name
+    #[arg(long, num_args = 2, value_names = ["BROKER", "TOPIC"], conflicts_with = "flow")]
+    pub to: Option<Vec<String>>,
+    /// The field whose value is the record's key; without it a topic that a flow reads gets the flow's own
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
     /// One event a line; - is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub file: PathBuf,

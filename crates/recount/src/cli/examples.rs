@@ -54,6 +54,10 @@ const EXAMPLES: &[Examples] = &[
         &[
             ("", "recount publish orders --file orders.ndjson"),
             ("one, from standard input", "echo '{\"id\":\"1\"}' | recount publish orders"),
+            (
+                "into a topic that no flow reads yet, events of one article in one partition",
+                "recount publish --to localhost:9092 orders --key sku --file orders.ndjson",
+            ),
         ],
     ),
     ("pause", &[("", "recount pause reserve-stock --because 'the price list is wrong'")]),

@@ -8,6 +8,8 @@ mod ledger;
 mod names;
 mod paused;
 mod publish;
+#[cfg(feature = "kafka")]
+mod publish_topic;
 mod recover;
 mod replay;
 pub(crate) mod run;

@@ -1,4 +1,4 @@
-//! `recount publish`: events into a flow's embedded log, the same that its HTTP source writes.
+//! `recount publish`: events into a flow's embedded log, the same that its HTTP source writes; or into a topic.
 
 use crate::cli::PublishArgs;
 use crate::config::SourceConfig;
@@ -14,13 +14,24 @@ const LINES_A_COMMIT: usize = 1000;
 
 /// Appends each line as one event and prints where they stand.
 pub fn publish(args: &PublishArgs) -> Outcome {
+    if let Some(to) = &args.to {
+        return to_topic(args, to);
+    }
     let config = wiring::load(&args.config.config)?;
-    let flow = wiring::flow(&config, &args.flow)?;
+    let name = args.flow.as_deref().unwrap_or_default();
+    let flow = wiring::flow(&config, name)?;
+    #[cfg(feature = "kafka")]
+    if matches!(flow.source, SourceConfig::Kafka { .. }) {
+        return super::publish_topic::to_flow(args, &config, flow);
+    }
     if !matches!(flow.source, SourceConfig::Http { .. }) {
         return Err(Failure::usage(format!(
-            "flow {} does not read an embedded log: only flows with source = {{ http = … }} can be published to",
-            args.flow
+            "flow {name} reads neither an embedded log nor a topic: flows with source = {{ http = … }} or a broker's \
+             topic can be published to"
         )));
+    }
+    if args.key.is_some() {
+        return Err(Failure::usage("--key is for topics: an embedded log has one partition"));
     }
     std::fs::create_dir_all(&config.ledger.path).map_err(Failure::unreachable)?;
     let log = open_log(&config, flow)?;
@@ -60,7 +71,17 @@ pub fn publish(args: &PublishArgs) -> Outcome {
     Ok(Exit::Well)
 }
 
-fn input(args: &PublishArgs) -> Result<Box<dyn BufRead>, Failure> {
+#[cfg(feature = "kafka")]
+fn to_topic(args: &PublishArgs, to: &[String]) -> Outcome {
+    super::publish_topic::to_topic(args, to)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn to_topic(_: &PublishArgs, _: &[String]) -> Outcome {
+    Err(Failure::usage("this program was built without Kafka: --to needs it"))
+}
+
+pub(super) fn input(args: &PublishArgs) -> Result<Box<dyn BufRead>, Failure> {
     if args.file.as_os_str() == "-" {
         return Ok(Box::new(BufReader::new(std::io::stdin())));
     }

@@ -47,7 +47,8 @@ fn kafka_start(start: StartAt) -> KafkaStart {
     }
 }
 
-fn broker(config: &Config, name: &str) -> Result<KafkaBroker, Failure> {
+/// A broker of the config, with its secrets looked up.
+pub(crate) fn broker(config: &Config, name: &str) -> Result<KafkaBroker, Failure> {
     let missing = || Failure::usage(format!("{} has no broker {name}", config.path.display()));
     let broker: &BrokerConfig = config.brokers.get(name).ok_or_else(missing)?;
     let resolved = broker.resolve().map_err(|error| Failure::usage(format!("broker {name}: {error}")))?;

@@ -11,6 +11,8 @@ pub mod source;
 
 pub use dry_run::{copy as copy_database, dry_run, point_at_copies, tried_where};
 pub use effect::Handlers;
+#[cfg(feature = "kafka")]
+pub(crate) use kafka::broker;
 pub use listening::{Listening, control_token_path, listen};
 
 use crate::config::{Config, FlowConfig, LedgerConfig};

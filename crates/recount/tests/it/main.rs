@@ -24,6 +24,8 @@ mod observe;
 mod operating;
 mod postgres;
 mod postgres_tools;
+#[cfg(feature = "kafka")]
+mod publish_topic;
 mod replays;
 mod report;
 mod reproduce;

@@ -13,6 +13,8 @@ pub fn all() -> Vec<Answer> {
         of_a_stopped_flow(),
         of_a_restored_database(),
         of_http(),
+        #[cfg(feature = "kafka")]
+        of_a_topic(),
         of_init(),
         of_demo(),
         of_configs(),
@@ -145,6 +147,20 @@ fn of_a_restored_database() -> Vec<Answer> {
         ("recount audit", audit),
         ("recount ledger recover", world.recount(&recover).json()),
     ]
+}
+
+#[cfg(feature = "kafka")]
+fn of_a_topic() -> Vec<Answer> {
+    let Some(kafka) = recount_services::kafka() else { return Vec::new() };
+    let topic = crate::kafka::topic::Topic::make(&kafka.servers(), "answers", 1);
+    let source = format!("source = {{ broker = \"main\", topic = \"{0}\", group = \"{0}\" }}\n", topic.name);
+    let broker = format!("[broker.main]\nkafka = {{ servers = \"{}\" }}\n", kafka.servers());
+    let world = World::new(&config(&source, &format!("{TAKE_FROM_STOCK}{broker}")));
+    // No broker takes a record of two megabytes, unless it is told to.
+    let large = order(&"9".repeat(2 << 20), "a", 1);
+    fs::write(world.path("more.ndjson"), [orders(0..3, "a").join("\n"), large].join("\n")).unwrap();
+    let publish = ["publish", "stock", "--file", "more.ndjson", "--json"];
+    vec![(super::fields::TO_A_TOPIC, world.recount(&publish).expect(1).json())]
 }
 
 fn of_http() -> Vec<Answer> {

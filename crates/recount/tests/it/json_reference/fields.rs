@@ -309,6 +309,23 @@ const PUBLISH: &[Field] = &[
     ("receipt.events", "How many events."),
 ];
 
+const PUBLISH_TOPIC: &[Field] = &[
+    VERSION,
+    COMMAND,
+    ("flow", "The flow that reads the topic, where one was named."),
+    ("topic", "The topic."),
+    ("receipt", "What the cluster acknowledged."),
+    ("receipt.events", "How many events every replica in step has."),
+    ("receipt.partitions", "Where they stand."),
+    ("receipt.partitions[].partition", "Its name."),
+    ("receipt.partitions[].events", "How many."),
+    ("receipt.partitions[].ranges", "Their offsets, as pairs of the first and the one after the last."),
+    ("receipt.refused", "How many were not acknowledged; after the first, no more lines are sent."),
+    ("receipt.refused_first", "The first ten of them."),
+    ("receipt.refused_first[].line", "The line of the input, from 1."),
+    ("receipt.refused_first[].why", "As the client or the broker says."),
+];
+
 const OPERATE: &[Field] = &[VERSION, COMMAND, ("flow", "The flow."), ("what", "`paused` or `resumed`.")];
 
 const STORY: &[Field] = &[
@@ -597,6 +614,9 @@ const FORGET: &[Field] = &[
 ];
 
 /// All commands, in the order of `recount --help`.
+/// The page whose answers take a broker.
+pub const TO_A_TOPIC: &str = "recount publish --to";
+
 pub fn pages() -> Vec<Page> {
     let page = |command, intro, fields: &[&[Field]]| Page { command, intro, fields: fields.concat() };
     vec![
@@ -607,6 +627,7 @@ pub fn pages() -> Vec<Page> {
         page("recount explain REASON", "One reason.", &[EXPLAIN]),
         page("recount run", "The summary and the books at the end.", &[REPORT, FINDINGS, RUN]),
         page("recount publish", "The receipt.", &[PUBLISH]),
+        page(TO_A_TOPIC, "The receipt, where the flow or `--to` names a topic.", &[PUBLISH_TOPIC]),
         page("recount pause, recount resume", "What was recorded.", &[OPERATE]),
         page("recount story", "What was decided about a key, an id or a position.", &[STORY]),
         page(

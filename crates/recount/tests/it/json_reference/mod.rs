@@ -41,7 +41,11 @@ fn every_field_that_occurs_is_listed_and_every_listed_field_occurs() {
     }
     let mut faults = String::new();
     let pages = pages();
+    let has_broker = cfg!(feature = "kafka") && !recount_services::is_left_out("kafka");
     for Page { command, fields, .. } in &pages {
+        if *command == fields::TO_A_TOPIC && !has_broker {
+            continue;
+        }
         let found = found.remove(command).unwrap_or_default();
         for path in found.iter().filter(|path| !fields.iter().any(|(listed, _)| speaks_of(listed, path))) {
             let _ = writeln!(faults, "{command}: {path} occurs and is not listed");
