@@ -115,7 +115,9 @@ impl TopicPublisher {
     /// Where it can't be asked, or has no such topic.
     pub fn open(broker: &KafkaBroker, topic: &str) -> Result<Self, PublishError> {
         let mut config = rdkafka::ClientConfig::new();
-        config.set("client.id", "recount");
+        // As Kafka's own producers deal keys out, so that those of one key meet in one partition; the settings
+        // of the broker may say otherwise.
+        config.set("client.id", "recount").set("partitioner", "murmur2_random");
         for (name, value) in &broker.properties {
             config.set(name, value);
         }

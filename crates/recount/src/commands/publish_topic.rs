@@ -50,11 +50,7 @@ fn publish(args: &PublishArgs, config: &Config, target: &Target<'_>) -> Outcome 
     through(args, TopicPublisher::open(&broker, target.topic), target)
 }
 
-fn through(
-    args: &PublishArgs,
-    opened: Result<TopicPublisher, PublishError>,
-    target: &Target<'_>,
-) -> Outcome {
+fn through(args: &PublishArgs, opened: Result<TopicPublisher, PublishError>, target: &Target<'_>) -> Outcome {
     let publisher = opened.map_err(|error| match error {
         PublishError::Settings(_) => Failure::usage(format!("broker {}: {error}", target.broker)),
         PublishError::Unreachable(_) | PublishError::NoSuchTopic { .. } => Failure::unreachable(error),
@@ -114,8 +110,8 @@ fn next(lines: &mut dyn BufRead, key: Option<&str>) -> Result<Option<(Option<Str
 
 /// A field of the event, as the key of its record: a text as it is, a number as it is written.
 fn key_of(line: &[u8], field: &str) -> Result<String, String> {
-    let event: Value =
-        serde_json::from_slice(line).map_err(|error| format!("it is no JSON to take {field} from: {error}"))?;
+    let event: Value = serde_json::from_slice(line)
+        .map_err(|error| format!("it is no JSON to take {field} from: {error}"))?;
     let names = field.strip_prefix("event.").unwrap_or(field).split('.');
     match names.fold(Some(&event), |at, name| at?.get(name)) {
         Some(Value::String(text)) => Ok(text.clone()),
@@ -145,7 +141,8 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
             receipt.refused_first.iter().map(|(line, why)| json!({ "line": line, "why": why })).collect();
         let receipt = json!({ "events": acknowledged, "refused": receipt.refused, "refused_first": refused,
             "partitions": partitions });
-        let mut told = json!({ "recount": 1, "command": "publish", "topic": target.topic, "receipt": receipt });
+        let mut told =
+            json!({ "recount": 1, "command": "publish", "topic": target.topic, "receipt": receipt });
         if let Some(flow) = target.flow {
             told["flow"] = json!(flow.spec.flow.as_str());
         }
@@ -156,8 +153,9 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
         println!("nothing to publish: the input holds no line");
         return;
     }
+    let events = if acknowledged == 1 { "1 event".to_owned() } else { format!("{acknowledged} events") };
     println!(
-        "{acknowledged} events published to {} on {}: every replica in step has acknowledged them",
+        "{events} published to {} on {}, acknowledged by every replica in step",
         target.topic, target.broker
     );
     for (partition, offsets) in &receipt.partitions {
@@ -168,7 +166,11 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
         let ranges: Vec<String> = ranges.take(5).collect();
         let more = offsets.ranges().len().saturating_sub(ranges.len());
         let more = if more == 0 { String::new() } else { format!(" and {more} more ranges") };
-        println!("  partition {partition}: {} events, offsets {}{more}", offsets.count(), ranges.join(", "));
+        let (events, at) = match offsets.count() {
+            1 => ("event", "offset"),
+            _ => ("events", "offsets"),
+        };
+        println!("  partition {partition}: {} {events}, {at} {}{more}", offsets.count(), ranges.join(", "));
     }
     for (line, why) in &receipt.refused_first {
         eprintln!("line {line} was not acknowledged: {why}");

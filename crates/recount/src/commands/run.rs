@@ -18,6 +18,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// At the end of a run, so many names in a finding.
 const NAMES_MAX: usize = 20;
+/// Signals that come this soon after the first are the same request.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
 
 /// Runs the flows of a config until their sources are drained, or a signal asks them to stop.
 pub fn run(args: &RunArgs) -> Outcome {
@@ -87,16 +89,18 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
 
 /// Waits for the flows, passing signals on to them, with a bar where somebody watches.
 pub(crate) async fn until_ended(running: &Running, bar: &ProgressBar, mut signals: Signals) -> Vec<FlowEnd> {
-    let mut asked = false;
+    let mut asked: Option<Instant> = None;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
             () = signals.next() => {
-                if asked {
-                    // The second signal means at once: what was committed is found again at the next start.
-                    std::process::exit(130);
+                match asked {
+                    // A shell or `timeout` signals the process and its group: that is one request, not two.
+                    Some(first) if first.elapsed() < ONE_REQUEST => continue,
+                    // The second means at once: what was committed is found again at the next start.
+                    Some(_) => std::process::exit(130),
+                    None => asked = Some(Instant::now()),
                 }
-                asked = true;
                 tracing::info!("drains what is under way and stops; a second signal stops at once");
                 running.flows.iter().for_each(|flow| flow.handle.shut_down());
             }

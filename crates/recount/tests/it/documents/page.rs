@@ -4,6 +4,11 @@ use super::session::Printed;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A need that is a server and no program: the page finds it in `KAFKA`, with an empty topic `orders`.
+pub const KAFKA: &str = "kafka";
+/// A need that is a server and no program: the page finds a database of its own in `DATABASE_URL`.
+pub const POSTGRES: &str = "postgres";
+
 /// What a block is for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -36,7 +41,7 @@ pub struct Page {
     pub blocks: Vec<Block>,
     /// What is wrong with its form.
     pub faults: Vec<String>,
-    needs: Vec<String>,
+    pub needs: Vec<String>,
     path: PathBuf,
 }
 
@@ -126,7 +131,12 @@ impl Page {
         let folders: Vec<PathBuf> =
             std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
         let is_there = |tool: &str| folders.iter().any(|folder| folder.join(tool).is_file());
-        self.needs.iter().map(String::as_str).find(|tool| !is_there(tool))
+        let is_missing = |need: &&str| match *need {
+            KAFKA => cfg!(not(feature = "kafka")) || recount_services::is_left_out(KAFKA),
+            POSTGRES => recount_services::is_left_out(POSTGRES),
+            tool => !is_there(tool),
+        };
+        self.needs.iter().map(String::as_str).find(is_missing)
     }
 
     /// Puts what the commands printed into the page, where it reads otherwise now and nothing was left out.

@@ -1,7 +1,7 @@
 //! One shell that goes through a page.
 
 use super::compare;
-use super::page::{Kind, Page};
+use super::page::{KAFKA, Kind, POSTGRES, Page};
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub fn run(page: &Page) -> Printed {
     fs::create_dir(behind.path().join("tmp")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_recount"), behind.path().join("bin/recount")).unwrap();
     fs::write(behind.path().join("page.sh"), script(page, behind.path())).unwrap();
-    drive(folder.path(), behind.path());
+    drive(folder.path(), behind.path(), &servers(page));
     let read = |name: String| fs::read_to_string(behind.path().join(name)).unwrap_or_default();
     let indices = 0..page.blocks.len();
     let codes =
@@ -84,9 +84,32 @@ fn script(page: &Page, behind: &Path) -> String {
     script
 }
 
-fn drive(folder: &Path, behind: &Path) {
+/// Where the servers are that a page needs, in variables.
+fn servers(page: &Page) -> Vec<(&'static str, String)> {
+    let needs = |what: &str| page.needs.iter().any(|need| need == what);
+    let mut found = Vec::new();
+    if needs(POSTGRES)
+        && let Some(server) = recount_services::postgres()
+    {
+        found.push(("DATABASE_URL", server.fresh_database().unwrap()));
+    }
+    if needs(KAFKA)
+        && let Some(server) = recount_services::kafka()
+    {
+        let topics = |arguments: &[&str]| server.tool("org.apache.kafka.tools.TopicCommand", arguments);
+        topics(&["--delete", "--if-exists", "--topic", "orders"]).unwrap();
+        crate::harness::eventually("the topic is made", || {
+            topics(&["--create", "--topic", "orders", "--partitions", "6"]).is_ok()
+        });
+        found.push(("KAFKA", server.servers()));
+    }
+    found
+}
+
+fn drive(folder: &Path, behind: &Path, servers: &[(&str, String)]) {
     let path = format!("{}:{}", behind.join("bin").display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
+    command.envs(servers.iter().map(|(name, value)| (name, value)));
     command.arg(behind.join("page.sh")).current_dir(folder).stdin(Stdio::null()).process_group(0);
     command.env("PATH", path).env("TMPDIR", behind.join("tmp")).env("RECOUNT_AUTHOR", "ada");
     for name in ["RECOUNT_LOG", "RECOUNT_CONFIG", "RECOUNT_STEP_FILE", "RECOUNT_REVISION"] {
