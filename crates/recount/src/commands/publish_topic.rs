@@ -65,8 +65,10 @@ fn through(args: &PublishArgs, opened: Result<TopicPublisher, PublishError>, tar
         number += 1;
         match next(&mut lines, target.key.as_deref()) {
             Ok(None) => break,
-            Ok(Some((_, line))) if line.iter().all(u8::is_ascii_whitespace) => {}
-            Ok(Some((key, line))) => sent += u64::from(publisher.send(number, key.as_deref(), &line)),
+            Ok(Some(line)) if line.payload.iter().all(u8::is_ascii_whitespace) => {}
+            Ok(Some(Line { key, payload })) => {
+                sent += u64::from(publisher.send(number, key.as_deref(), &payload));
+            }
             Err(why) => stopped = Some(format!("line {number}: {why}")),
         }
         if number % SHOWN_EVERY_LINES == 0 {
@@ -89,8 +91,14 @@ fn through(args: &PublishArgs, opened: Result<TopicPublisher, PublishError>, tar
     }
 }
 
-/// The next line with its key; `None` at the end.
-fn next(lines: &mut dyn BufRead, key: Option<&str>) -> Result<Option<(Option<String>, Vec<u8>)>, String> {
+/// A line without its end, and the key of its record.
+struct Line {
+    key: Option<String>,
+    payload: Vec<u8>,
+}
+
+/// The next line; `None` at the end.
+fn next(lines: &mut dyn BufRead, key: Option<&str>) -> Result<Option<Line>, String> {
     let mut line = Vec::new();
     let read = Read::take(&mut *lines, LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
     let read = read.map_err(|error| format!("it can't be read: {error}"))?;
@@ -105,15 +113,15 @@ fn next(lines: &mut dyn BufRead, key: Option<&str>) -> Result<Option<(Option<Str
     }
     let is_blank = line.iter().all(u8::is_ascii_whitespace);
     let key = key.filter(|_| !is_blank).map(|field| key_of(&line, field)).transpose()?;
-    Ok(Some((key, line)))
+    Ok(Some(Line { key, payload: line }))
 }
 
 /// A field of the event, as the key of its record: a text as it is, a number as it is written.
 fn key_of(line: &[u8], field: &str) -> Result<String, String> {
     let event: Value = serde_json::from_slice(line)
         .map_err(|error| format!("it is no JSON to take {field} from: {error}"))?;
-    let names = field.strip_prefix("event.").unwrap_or(field).split('.');
-    match names.fold(Some(&event), |at, name| at?.get(name)) {
+    let mut names = field.strip_prefix("event.").unwrap_or(field).split('.');
+    match names.try_fold(&event, |at, name| at.get(name)) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(number @ Value::Number(_)) => Ok(number.to_string()),
         _ => Err(format!("it has no text or number at {field} to be the key")),
