@@ -81,7 +81,7 @@ fn through(args: &PublishArgs, opened: Result<TopicPublisher, PublishError>, tar
     tell(args, target, &receipt, sent);
     if let Some(why) = stopped {
         return Err(Failure::usage(format!(
-            "{why}; the {} lines before it that are acknowledged stand in the topic, and nothing after it was sent",
+            "{why}; the {} lines before it that are acknowledged stand in the topic, and nothing from it on was sent",
             receipt.acknowledged()
         )));
     }
@@ -185,8 +185,8 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
     }
     if receipt.refused > 0 {
         eprintln!(
-            "{} lines were not acknowledged, and no later one was sent; whether one whose time was over stands in the \
-             topic nobody knows: look there before it is published again",
+            "{} lines were not acknowledged; later ones that were under way by then may stand in the topic, and so may \
+             one whose time was over: look there before anything is published again",
             receipt.refused
         );
     }

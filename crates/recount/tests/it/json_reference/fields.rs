@@ -320,7 +320,7 @@ const PUBLISH_TOPIC: &[Field] = &[
     ("receipt.partitions[].partition", "Its name."),
     ("receipt.partitions[].events", "How many."),
     ("receipt.partitions[].ranges", "Their offsets, as pairs of the first and the one after the last."),
-    ("receipt.refused", "How many were not acknowledged; after the first, no more lines are sent."),
+    ("receipt.refused", "How many were not acknowledged; once one is known, no more lines are sent."),
     ("receipt.refused_first", "The first ten of them."),
     ("receipt.refused_first[].line", "The line of the input, from 1."),
     ("receipt.refused_first[].why", "As the client or the broker says."),
@@ -613,10 +613,10 @@ const FORGET: &[Field] = &[
     ("forgotten.bodies", "Payloads that are gone."),
 ];
 
-/// All commands, in the order of `recount --help`.
 /// The page whose answers take a broker.
 pub const TO_A_TOPIC: &str = "recount publish --to";
 
+/// All commands, in the order of `recount --help`.
 pub fn pages() -> Vec<Page> {
     let page = |command, intro, fields: &[&[Field]]| Page { command, intro, fields: fields.concat() };
     vec![
