@@ -47,7 +47,7 @@ pub(crate) fn certificates(folder: &Path, service: &'static str) -> Result<Certi
         }
     };
     let authority_key = file("authority.key");
-    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"];
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650"];
     let authority = ["-subj", "/CN=tests", "-addext", "keyUsage=critical,keyCertSign"];
     openssl(&[&request[..], &authority].concat(), &[("-keyout", &authority_key), ("-out", &made.authority)])?;
     let server = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];

@@ -44,6 +44,15 @@ impl Postgres {
         self.port
     }
 
+    /// Its first process, which starts one for each connection.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn process(&self) -> Result<u32, ServiceError> {
+        let gone = || ServiceError::Silent { service: SERVICE, why: "it does not run".to_owned() };
+        running(SERVICE)?.map(|(_, process)| process).ok_or_else(gone)
+    }
+
     /// A database of its own for one test: its URL.
     ///
     /// # Errors

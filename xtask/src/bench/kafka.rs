@@ -219,7 +219,7 @@ impl Bench {
 
     fn round(&self, who: Who, topic: &str, events: usize) -> Result<Run> {
         let database = self.servers.fresh()?;
-        let watched = self.servers.watch_postgres();
+        let watched = self.servers.watch_postgres()?;
         let finished = self.go(who, &database, topic, events)?;
         let postgres = watched.end()?;
         self.verify(who, &database, &finished)?;

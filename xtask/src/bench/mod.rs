@@ -69,10 +69,7 @@ struct LoopOptions {
 pub fn run(options: Options, json: bool) -> Result<ExitCode> {
     let Rival::Loop(options) = options.rival;
     if options.source == From::Kafka {
-        return match servers::apart()? {
-            Some(code) => Ok(code),
-            None => kafka::run(options.data, options.rounds, options.checks, json),
-        };
+        return kafka::run(options.data, options.rounds, options.checks, json);
     }
     let bench = Bench::prepare(options.orders, options.stock)?;
     let applied_only = bench.ledger_of_applied_only()?;

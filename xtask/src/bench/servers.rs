@@ -4,46 +4,12 @@ use crate::orders::Article;
 use crate::program;
 use anyhow::{Context, Result, ensure};
 use recount_services::{Kafka, Postgres};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Set for the process that measures.
-const APART: &str = "RECOUNT_BENCH_APART";
-/// How long the servers may take to end.
-const END_WAIT: Duration = Duration::from_secs(40);
 const TEMPLATE: &str = "bench_template";
-
-/// Runs this program again with a temporary folder of its own, in which servers are looked for and started:
-/// the tests' servers are in the usual one. None in that process itself.
-pub fn apart() -> Result<Option<ExitCode>> {
-    if std::env::var_os(APART).is_some() {
-        return Ok(None);
-    }
-    let folder = tempfile::tempdir()?;
-    // PostgreSQL runs as another user where we are root.
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-    let mut again = Command::new(std::env::current_exe()?);
-    again.args(std::env::args_os().skip(1)).env(APART, "1").env("TMPDIR", folder.path());
-    let status = again.status()?;
-    // Their guardian stops the servers once that process is gone.
-    let begun = Instant::now();
-    while recorded(folder.path(), "guardian").is_some() && begun.elapsed() < END_WAIT {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(Some(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))))
-}
-
-/// The process of a server that was started in a temporary folder.
-fn recorded(folder: &std::path::Path, service: &str) -> Option<u32> {
-    let mut inside = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let text = inside.find_map(|path| std::fs::read_to_string(path.join(format!("{service}.json"))).ok())?;
-    let value: serde_json::Value = serde_json::from_str(&text).ok()?;
-    u32::try_from(value["process"].as_u64()?).ok()
-}
 
 /// Both servers.
 pub struct Servers {
@@ -53,8 +19,9 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts them.
+    /// Starts them, apart from those of the tests.
     pub fn start() -> Result<Self> {
+        recount_services::apart("bench");
         let postgres = Postgres::start()?;
         postgres.sql("postgres", "ALTER SYSTEM SET track_commit_timestamp = on")?;
         postgres.crash_and_restart()?;
@@ -107,8 +74,8 @@ impl Servers {
     }
 
     /// Looks at PostgreSQL's processes until [`Watched::end`].
-    pub fn watch_postgres(&self) -> Watched {
-        let server = recorded(&std::env::temp_dir(), "postgres").unwrap_or(0);
+    pub fn watch_postgres(&self) -> Result<Watched> {
+        let server = self.postgres.process()?;
         let ends = Arc::new(AtomicBool::new(false));
         let before = cpu_seconds(server);
         let thread = std::thread::spawn({
@@ -122,7 +89,7 @@ impl Servers {
                 peak_bytes
             }
         });
-        Watched { server, before, ends, thread }
+        Ok(Watched { server, before, ends, thread })
     }
 }
 

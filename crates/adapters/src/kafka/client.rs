@@ -20,64 +20,92 @@ const LAST_COMMIT_WAIT: Duration = Duration::from_secs(2);
 /// The consumer.
 pub(super) type Consumer = BaseConsumer<Context>;
 
+/// Why nothing comes or goes, as far as librdkafka said.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// None since the cluster last answered.
+    trouble: Option<String>,
+    /// What a broker said last when it could not be spoken to.
+    cause: Option<String>,
+}
+
+impl Trouble {
+    /// What it is; none since the cluster last answered.
+    pub fn told(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// The cluster answered.
+    pub fn is_over(&self) {
+        *self.lock() = Known::default();
+    }
+
+    /// Takes in an error that librdkafka told.
+    pub fn hear(&self, error: &ClientError, reason: &str) {
+        tracing::debug!(target: "recount::kafka", "{error}: {reason}");
+        let mut known = self.lock();
+        match error.rdkafka_error_code() {
+            // That all are down follows what is wrong with the last of them, and does not say it.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                let why = known.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                known.trouble = Some(reason.to_owned() + &why);
+            }
+            Some(
+                RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::Fatal,
+            ) => {
+                known.trouble = Some(reason.to_owned());
+                known.cause = Some(reason.to_owned());
+            }
+            _ => known.cause = Some(reason.to_owned()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Hears what librdkafka says of the connection.
 #[derive(Debug, Default)]
 pub(super) struct Context {
-    trouble: Mutex<Option<String>>,
-    /// What a broker said last when it could not be spoken to.
-    cause: Mutex<Option<String>>,
+    trouble: Trouble,
     is_commit_trouble_told: AtomicBool,
 }
 
 impl Context {
     /// Why nothing comes, as far as librdkafka said; none since the cluster last answered.
     pub fn trouble(&self) -> Option<String> {
-        self.lock().clone()
+        self.trouble.told()
     }
 
     /// The cluster answered.
     pub fn is_well(&self) {
-        *self.lock() = None;
-        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        self.trouble.is_over();
     }
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        tracing::debug!(target: "recount::kafka", ?level, "{fac}: {message}");
+        log(level, fac, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        let means_trouble = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::AllBrokersDown
-                    | RDKafkaErrorCode::Authentication
-                    | RDKafkaErrorCode::SaslAuthenticationFailed
-                    | RDKafkaErrorCode::SSL
-                    | RDKafkaErrorCode::Resolve
-                    | RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::ClusterAuthorizationFailed
-                    | RDKafkaErrorCode::Fatal
-            )
-        );
-        let is_sum = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
-        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-        if means_trouble {
-            // That all are down follows what is wrong with the last of them, and does not say it.
-            let why = cause.as_ref().filter(|_| is_sum).map(|cause| format!(": {cause}"));
-            *self.lock() = Some(reason.to_owned() + &why.unwrap_or_default());
-        }
-        if !is_sum {
-            *cause = Some(reason.to_owned());
-        }
-        drop(cause);
-        tracing::debug!(target: "recount::kafka", "{error}: {reason}");
+        self.trouble.hear(&error, reason);
     }
+}
+
+/// A line of librdkafka's own log.
+pub(super) fn log(level: RDKafkaLogLevel, fac: &str, message: &str) {
+    tracing::debug!(target: "recount::kafka", ?level, "{fac}: {message}");
 }
 
 impl ConsumerContext for Context {
@@ -107,13 +135,7 @@ pub(super) fn consumer(
     partitions: usize,
 ) -> Result<Consumer, KafkaError> {
     let config = settings.config(group.unwrap_or(NO_GROUP), partitions);
-    config.create_with_context(Context::default()).map_err(|error| match error {
-        // What was written may be a password.
-        ClientError::ClientConfig(_, _, name, _) => KafkaError::Settings(format!(
-            "`{name}` is not a property that it knows, or what it says is wrong"
-        )),
-        error => KafkaError::Settings(error.to_string()),
-    })
+    config.create_with_context(Context::default()).map_err(KafkaError::of_settings)
 }
 
 /// Serves a consumer: its events are polled, and offsets that were settled are committed, for all partitions

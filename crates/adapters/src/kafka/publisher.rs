@@ -1,7 +1,9 @@
 //! Events into a topic: each acknowledged by every replica that is in step, or told as one that was not.
 
+use super::client::{Trouble, log};
 use super::settings::{KafkaBroker, KafkaError};
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -24,6 +26,8 @@ const REFUSED_NAMED_MAX: usize = 10;
 pub struct Receipt {
     /// The offsets of acknowledged records, by partition.
     pub partitions: BTreeMap<i32, OffsetSet>,
+    /// How many were acknowledged without an offset: what was sent a second time, and stood there already.
+    pub unplaced: u64,
     /// How many were not acknowledged. Of one whose time was over, nobody knows whether it stands in the topic.
     pub refused: u64,
     /// The first of them: the number that the caller gave it, and why.
@@ -33,7 +37,7 @@ pub struct Receipt {
 impl Receipt {
     /// How many were acknowledged.
     pub fn acknowledged(&self) -> u64 {
-        self.partitions.values().map(OffsetSet::count).sum()
+        self.unplaced + self.partitions.values().map(OffsetSet::count).sum::<u64>()
     }
 }
 
@@ -59,7 +63,7 @@ pub enum PublishError {
 #[derive(Default)]
 struct Context {
     receipt: Mutex<Receipt>,
-    trouble: Mutex<Option<String>>,
+    trouble: Trouble,
 }
 
 impl Context {
@@ -78,12 +82,12 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        log(level, fac, message);
+    }
+
     fn error(&self, error: ClientError, reason: &str) {
-        // That all brokers are down follows what is wrong with the last of them, and does not say it.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
-        tracing::debug!(target: "recount::kafka", "{error}: {reason}");
+        self.trouble.hear(&error, reason);
     }
 }
 
@@ -93,8 +97,11 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
         match result {
             Ok(message) => {
-                let offset = u64::try_from(message.offset()).unwrap_or(0);
-                self.receipt().partitions.entry(message.partition()).or_default().insert(offset);
+                let mut receipt = self.receipt();
+                match u64::try_from(message.offset()) {
+                    Ok(offset) => receipt.partitions.entry(message.partition()).or_default().insert(offset),
+                    Err(_) => receipt.unplaced += 1,
+                }
             }
             Err((error, _)) => self.refuse(*number, error),
         }
@@ -114,27 +121,14 @@ impl TopicPublisher {
     /// # Errors
     /// Where it can't be asked, or has no such topic.
     pub fn open(broker: &KafkaBroker, topic: &str) -> Result<Self, PublishError> {
-        let mut config = rdkafka::ClientConfig::new();
-        // As Kafka's own producers deal keys out, so that those of one key meet in one partition; the settings
-        // of the broker may say otherwise.
-        config.set("client.id", "recount").set("partitioner", "murmur2_random");
-        for (name, value) in &broker.properties {
-            config.set(name, value);
-        }
+        // As Kafka's own producers deal keys out, so that those of one key meet in one partition.
+        let mut config = broker.client(&[("partitioner", "murmur2_random")]);
         config
-            .set("bootstrap.servers", &broker.servers)
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("allow.auto.create.topics", "false")
             .set("message.timeout.ms", ACKNOWLEDGED_WITHIN.as_millis().to_string());
         let producer: BaseProducer<Context> =
-            config.create_with_context(Context::default()).map_err(|error| match error {
-                // What was written may be a password.
-                ClientError::ClientConfig(_, _, name, _) => KafkaError::Settings(format!(
-                    "`{name}` is not a property that it knows, or what it says is wrong"
-                )),
-                error => KafkaError::Settings(error.to_string()),
-            })?;
+            config.create_with_context(Context::default()).map_err(KafkaError::of_settings)?;
         let publisher = Self { producer, topic: topic.to_owned(), place: broker.servers.clone() };
         publisher.look()?;
         Ok(publisher)
@@ -150,9 +144,7 @@ impl TopicPublisher {
         let asked = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER_WAIT);
         let metadata = asked.map_err(|error| {
             self.producer.poll(Duration::ZERO);
-            let trouble =
-                self.producer.context().trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            unreachable(trouble.unwrap_or_else(|| error.to_string()))
+            unreachable(self.producer.context().trouble.told().unwrap_or_else(|| error.to_string()))
         })?;
         let found = metadata.topics().iter().find(|found| found.name() == self.topic);
         match found.map(|found| (found.error(), found.partitions().len())) {

@@ -1,6 +1,7 @@
 //! What a Kafka source is given.
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError as ClientError;
 use recount_model::{PartitionId, ReasonCode};
 use std::fmt;
 use std::sync::Arc;
@@ -66,20 +67,27 @@ impl KafkaBroker {
         Self { servers: servers.into(), properties: Vec::new() }
     }
 
-    /// A client's config: theirs, and over it what our promises need.
-    pub(super) fn config(&self, group: &str, partitions: usize) -> ClientConfig {
+    /// Any client's config: ours where theirs says nothing, and theirs; the caller sets over it what our
+    /// promises need.
+    pub(super) fn client(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "recount");
+        let theirs = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in ours.iter().copied().chain(theirs) {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.servers).set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// A consumer's config.
+    pub(super) fn config(&self, group: &str, partitions: usize) -> ClientConfig {
         // Each batch asks the cluster whether the topic is still the same one, on the connection that fetches:
         // where a fetch waits there for new records, the question waits behind it. librdkafka's 500 ms would be
         // what a batch takes.
-        config.set("fetch.wait.max.ms", FETCH_WAIT_MS);
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
+        let mut config = self.client(&[("fetch.wait.max.ms", FETCH_WAIT_MS)]);
         let queued_kib = (QUEUED_KIB / partitions.max(1)).clamp(256, 16 * 1024);
         config
-            .set("bootstrap.servers", &self.servers)
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -87,7 +95,6 @@ impl KafkaBroker {
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
             .set("check.crcs", "true")
-            .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", queued_kib.to_string())
             .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
             .set("fetch.message.max.bytes", (1 << 20).to_string());
@@ -168,4 +175,17 @@ pub enum KafkaError {
     /// The system gives no thread.
     #[error("no thread for Kafka's client: {0}")]
     Thread(String),
+}
+
+impl KafkaError {
+    /// Why no client can be made of its settings.
+    pub(super) fn of_settings(error: ClientError) -> Self {
+        match error {
+            // What was written may be a password.
+            ClientError::ClientConfig(_, _, name, _) => {
+                Self::Settings(format!("`{name}` is not a property that it knows, or what it says is wrong"))
+            }
+            error => Self::Settings(error.to_string()),
+        }
+    }
 }

@@ -63,24 +63,20 @@ pub struct Examined {
     pub plain: bool,
     /// Settings of the server that lower what is promised, in sentences.
     pub weaknesses: Vec<String>,
-    /// What the server is and how it is set, and whether Recount's tables are there: a sentence each.
-    pub server: [String; 2],
 }
 
-/// Prepares the flow's statements, without making a table: for `validate`.
+/// Prepares the flow's statements, without making a table: for `validate`. Beside it a sentence of what the
+/// server is and how it is set, and one of whether Recount's tables are there.
 ///
 /// # Errors
 /// As [`PostgresEffect::open`]; missing `recount_*` tables are no error here.
-pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, PostgresOpenError> {
+pub async fn examine(
+    settings: &PostgresEffectSettings,
+) -> Result<(Examined, [String; 2]), PostgresOpenError> {
     let mut client = connect::connect(settings).await?;
     let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
     let server = prepare::server(&client, settings).await.map_err(unusable)?;
-    let plan = plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| {
-        match no_plan {
-            plan::NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
-            plan::NoPlan::Database(error) => unusable(error),
-        }
-    })?;
+    let plan = plan::make(&mut client, &settings.routes).await?;
     let may = "SELECT has_database_privilege(current_database(), 'TEMP')";
     let may: bool = client.query_one(may, &[]).await.map_err(unusable)?.get(0);
     let not_in_server = match may {
@@ -88,7 +84,7 @@ pub async fn examine(settings: &PostgresEffectSettings) -> Result<Examined, Post
         // The cause of whatever else the plan could not look at.
         false => Some("the role may not make temporary objects: GRANT TEMP ON DATABASE … TO …".to_owned()),
     };
-    Ok(Examined { not_in_server, plain: plan.plain, weaknesses, server })
+    Ok((Examined { not_in_server, plain: plan.plain, weaknesses }, server))
 }
 
 fn unusable(error: tokio_postgres::Error) -> PostgresOpenError {
@@ -112,10 +108,9 @@ impl PostgresEffect {
             }
         };
         let weaknesses = connect::weaknesses(&client).await.map_err(unusable)?;
-        let server = prepare::server(&client, &settings).await.map_err(unusable)?;
         let session = Session::on(client, &settings).await?;
         let (plain, not_in_server) = (session.plan.plain, session.plan.not_in_server.clone());
-        let examined = Examined { not_in_server, plain, weaknesses, server };
+        let examined = Examined { not_in_server, plain, weaknesses };
         if let Some(rehearsal) = &settings.rehearsal {
             rehearsal.begin(session).await?;
         }

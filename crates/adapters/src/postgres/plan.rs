@@ -1,6 +1,7 @@
 //! A flow's statements, prepared on one connection and looked up in the catalog as it is now.
 
 use super::faults::{message, state};
+use super::settings::PostgresOpenError;
 use super::text::numbered;
 use recount_checks::rules::RuleFault;
 use recount_engine::{OtherwiseRule, RowRange, SqlRoute};
@@ -75,18 +76,21 @@ pub(crate) enum NoPlan {
     Database(Error),
 }
 
+impl From<NoPlan> for PostgresOpenError {
+    fn from(no_plan: NoPlan) -> Self {
+        match no_plan {
+            NoPlan::Refused(faults) => Self::Refused(faults),
+            NoPlan::Database(error) => Self::Unusable(message(&error)),
+        }
+    }
+}
+
 /// Prepares every statement; all faults at once.
-pub(crate) async fn make(
-    client: &mut Client,
-    routes: &[SqlRoute],
-    data_states: &[String],
-) -> Result<Plan, NoPlan> {
+pub(crate) async fn make(client: &mut Client, routes: &[SqlRoute]) -> Result<Plan, NoPlan> {
     let mut making = Making { client, faults: Vec::new(), plain: true, not_in_server: None };
     let mut plans = Vec::with_capacity(routes.len());
     for (index, route) in routes.iter().enumerate() {
-        let mut plan = making.route(index, route).await?;
-        plan.states.extend_from_slice(data_states);
-        plans.push(plan);
+        plans.push(making.route(index, route).await?);
     }
     let Making { faults, plain, not_in_server, .. } = making;
     if faults.is_empty() {

@@ -5,7 +5,7 @@ use super::faults::{Blame, blame, fault, message, state, without_values_of};
 use super::function::{self, code};
 use super::one_by_one::{OneByOne, route_of};
 use super::outcome::{End, Place};
-use super::plan::{self, NoPlan, Plan};
+use super::plan::{self, Plan};
 use super::position::{self, integer};
 use super::settings::{PostgresEffectSettings, PostgresOpenError};
 use super::values::TextParam;
@@ -76,13 +76,7 @@ impl Session {
     ) -> Result<Self, PostgresOpenError> {
         let unusable = |error: Error| PostgresOpenError::Unusable(message(&error));
         client.batch_execute("SET synchronous_commit = on").await.map_err(unusable)?;
-        let mut plan =
-            plan::make(&mut client, &settings.routes, &settings.data_states).await.map_err(|no_plan| {
-                match no_plan {
-                    NoPlan::Refused(faults) => PostgresOpenError::Refused(faults),
-                    NoPlan::Database(error) => PostgresOpenError::Unusable(message(&error)),
-                }
-            })?;
+        let mut plan = plan::make(&mut client, &settings.routes).await?;
         let prepare = |sql: &'static str| client.prepare(sql);
         let (claim, effects, batch, entered, prefix) = join5(
             prepare(position::CLAIM),

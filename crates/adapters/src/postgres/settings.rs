@@ -18,9 +18,6 @@ pub struct PostgresEffectSettings {
     pub routes: Vec<SqlRoute>,
     /// How effects are counted.
     pub effects: EffectRows,
-    /// SQLSTATEs (five characters) or classes (two) that are the event's fault beside classes 22 and 23 and
-    /// P0001.
-    pub data_states: Vec<String>,
     /// Whether missing `recount_*` tables are made. Otherwise they must be there already.
     pub create_tables: bool,
     /// A statement that runs longer is interrupted, and the flow pauses. 0: no limit.
@@ -50,7 +47,6 @@ impl PostgresEffectSettings {
             flow,
             routes: Vec::new(),
             effects: EffectRows::None,
-            data_states: Vec::new(),
             create_tables: true,
             statement_time_ms_max: 30_000,
             lock_time_ms_max: 5_000,

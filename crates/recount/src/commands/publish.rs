@@ -21,8 +21,8 @@ pub fn publish(args: &PublishArgs) -> Outcome {
     let name = args.flow.as_deref().unwrap_or_default();
     let flow = wiring::flow(&config, name)?;
     #[cfg(feature = "kafka")]
-    if matches!(flow.source, SourceConfig::Kafka { .. }) {
-        return super::publish_topic::to_flow(args, &config, flow);
+    if let SourceConfig::Kafka { broker, topic, .. } = &flow.source {
+        return super::publish_topic::to_flow(args, &config, flow, broker, topic);
     }
     if !matches!(flow.source, SourceConfig::Http { .. }) {
         return Err(Failure::usage(format!(

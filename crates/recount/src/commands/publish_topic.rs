@@ -1,7 +1,7 @@
 //! `recount publish` to a topic: with an idempotent producer, and a receipt for each partition.
 
 use crate::cli::PublishArgs;
-use crate::config::{Config, FlowConfig, SourceConfig};
+use crate::config::{Config, FlowConfig};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring;
 use indicatif::ProgressBar;
@@ -23,10 +23,13 @@ struct Target<'c> {
 }
 
 /// The topic that a flow reads.
-pub(super) fn to_flow(args: &PublishArgs, config: &Config, flow: &FlowConfig) -> Outcome {
-    let SourceConfig::Kafka { broker, topic, .. } = &flow.source else {
-        return Err(Failure::usage(format!("flow {} does not read a topic", flow.spec.flow)));
-    };
+pub(super) fn to_flow(
+    args: &PublishArgs,
+    config: &Config,
+    flow: &FlowConfig,
+    broker: &str,
+    topic: &str,
+) -> Outcome {
     // Events that belong together must be in one partition, or the flow can't keep their order.
     let key = args.key.clone().or_else(|| flow.rules.key.clone().filter(|key| is_field(key)));
     publish(args, config, &Target { broker, topic, key, flow: Some(flow) })
@@ -72,13 +75,20 @@ fn through(args: &PublishArgs, opened: Result<TopicPublisher, PublishError>, tar
             Err(why) => stopped = Some(format!("line {number}: {why}")),
         }
         if number % SHOWN_EVERY_LINES == 0 {
-            bar.set_position(number);
-            bar.set_message("lines sent");
+            bar.set_message(format!("{number} lines sent"));
+            bar.tick();
         }
     }
     let receipt = publisher.finish();
     bar.finish_and_clear();
     tell(args, target, &receipt, sent);
+    let unheard = sent.saturating_sub(receipt.acknowledged() + receipt.refused);
+    if unheard > 0 {
+        return Err(Failure::not_well(format!(
+            "of {unheard} lines the client said neither that they stand in the topic nor that they don't: look there \
+             before anything is published again"
+        )));
+    }
     if let Some(why) = stopped {
         return Err(Failure::usage(format!(
             "{why}; the {} lines before it that are acknowledged stand in the topic, and nothing from it on was sent",
@@ -147,7 +157,7 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
             .collect();
         let refused: Vec<Value> =
             receipt.refused_first.iter().map(|(line, why)| json!({ "line": line, "why": why })).collect();
-        let receipt = json!({ "events": acknowledged, "refused": receipt.refused, "refused_first": refused,
+        let receipt = json!({ "events": acknowledged, "unplaced": receipt.unplaced, "refused": receipt.refused, "refused_first": refused,
             "partitions": partitions });
         let mut told =
             json!({ "recount": 1, "command": "publish", "topic": target.topic, "receipt": receipt });
@@ -179,6 +189,12 @@ fn tell(args: &PublishArgs, target: &Target<'_>, receipt: &Receipt, sent: u64) {
             _ => ("events", "offsets"),
         };
         println!("  partition {partition}: {} {events}, {at} {}{more}", offsets.count(), ranges.join(", "));
+    }
+    if receipt.unplaced > 0 {
+        println!(
+            "  {} events, offsets not told: they were sent twice, and stood there already",
+            receipt.unplaced
+        );
     }
     for (line, why) in &receipt.refused_first {
         eprintln!("line {line} was not acknowledged: {why}");

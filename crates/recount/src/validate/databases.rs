@@ -82,7 +82,7 @@ fn ask_postgres(
         Err(failure) => Err(PostgresOpenError::Unusable(failure.message)),
     };
     match examined {
-        Ok(examined) => Asked {
+        Ok((examined, server)) => Asked {
             statements: Some(match &examined.not_in_server {
                 None if examined.plain => {
                     format!("{database} has what the statements name; a batch runs inside the server")
@@ -95,7 +95,7 @@ fn ask_postgres(
                     format!("{database} has what the statements name; statement by statement: {why}")
                 }
             }),
-            server: examined.server.to_vec(),
+            server: server.to_vec(),
             warnings: examined.weaknesses.into_iter().map(warning).collect(),
             faults: Vec::new(),
         },

@@ -241,3 +241,19 @@ fn a_pause_that_could_not_be_recorded_is_no_success() {
     assert!(journal_of(&world, "paused").is_empty());
     running.kill();
 }
+
+#[test]
+fn two_signals_of_one_request_stop_in_order() {
+    let world = World::stock("source = { file = \"orders.ndjson\", follow = true }");
+    world.lines(&orders(0..5, "a"));
+    let mut running = world.start(&["run"]);
+    eventually("they are decided", || world.decided() == 5);
+    running.address();
+    // As `timeout` sends two, to the process and to its group; of two kinds, or the system makes one of them.
+    let process = running.child.id().to_string();
+    let sent =
+        std::process::Command::new("sh").args(["-c", "kill -TERM $0; kill -INT $0", &process]).status();
+    assert!(sent.unwrap().success());
+    let told = running.wait().expect(0);
+    assert!(told.out.contains("5 decided"), "{}", told.all());
+}

@@ -2,6 +2,7 @@
 
 use crate::harness::{TAKE_FROM_STOCK, Told, World, config, eventually, order, orders, statement};
 use recount_services::Postgres;
+use std::process::Command;
 
 pub struct Shop {
     pub world: World,
@@ -110,6 +111,38 @@ fn kills_and_cut_connections_leave_each_effect_once() {
     let counted = "SELECT count(*), count(DISTINCT \"offset\") FROM recount_effect";
     assert_eq!(shop.sql(counted), format!("{total}|{total}"));
     assert_eq!(shop.world.decided() as u64, total);
+}
+
+#[test]
+fn a_process_that_was_frozen_does_not_take_back_what_another_took_meanwhile() {
+    let Some(shop) = Shop::open("source = { file = \"orders.ndjson\", follow = true }\n", "") else { return };
+    shop.world.lines(&orders(0..5, "a"));
+    let first = shop.world.start(&["run", "recount.toml"]);
+    eventually("the first are decided", || shop.world.decided() == 5);
+    first.terminate();
+    // What a batch writes after its statements takes long, so that its commit is under way for a while.
+    shop.sql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(20); RETURN new; \
+         END $$; CREATE TRIGGER slow BEFORE INSERT ON recount_batch FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    shop.world.append(&orders(5..6, "a"));
+    let mut frozen = shop.world.start(&["run", "recount.toml"]);
+    let process = frozen.child.id().to_string();
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &process]).status().unwrap().success());
+    let at_commit = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    eventually("its commit is under way", || shop.sql(&format!("SELECT count(*) {at_commit}")) == "1");
+    signal("-STOP");
+    shop.sql(&format!("SELECT pg_terminate_backend(pid, 5000) {at_commit}"));
+    // Another process takes the partition.
+    shop.sql("DROP TRIGGER slow ON recount_batch; UPDATE recount_position SET epoch = epoch + 1");
+    let owner = shop.sql("SELECT epoch FROM recount_position");
+    signal("-CONT");
+    eventually("it lets go", || frozen.log().contains("another process took the partition"));
+    assert!(frozen.log().contains("begins again from the arbiter's row"), "{}", frozen.log());
+    assert_eq!(shop.sql("SELECT epoch FROM recount_position"), owner);
+    assert_eq!(shop.on_hand("a"), "95", "and it did nothing more");
+    assert_ne!(frozen.wait().code, Some(0));
 }
 
 #[test]

@@ -316,6 +316,10 @@ const PUBLISH_TOPIC: &[Field] = &[
     ("topic", "The topic."),
     ("receipt", "What the cluster acknowledged."),
     ("receipt.events", "How many events every replica in step has."),
+    (
+        "receipt.unplaced",
+        "How many of them were acknowledged without an offset: sent twice, and there already.",
+    ),
     ("receipt.partitions", "Where they stand."),
     ("receipt.partitions[].partition", "Its name."),
     ("receipt.partitions[].events", "How many."),
