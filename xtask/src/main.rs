@@ -9,6 +9,7 @@ mod kill;
 mod orders;
 mod program;
 mod random;
+mod samples;
 mod services;
 mod shop;
 mod simulate;
@@ -50,6 +51,8 @@ enum Chore {
     Services(services::Options),
     /// Pack binary, completions, manual and example; check them, the service's unit and the container's recipe.
     Dist(dist::Options),
+    /// Check the samples for Kubernetes and Compose: schemas, what must fit, and their flow on real servers.
+    Samples,
     /// Measure what Recount costs beside a consumer written by hand.
     Bench(bench::Options),
 }
@@ -63,6 +66,7 @@ fn main() -> Result<ExitCode> {
         Chore::FirstHour(options) => first_hour::run(&options, arguments.json),
         Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Dist(options) => dist::run(&options, arguments.json),
+        Chore::Samples => samples::run(arguments.json),
         Chore::Bench(options) => bench::run(options, arguments.json),
         Chore::Torture(options) => torture::run(options, arguments.json),
         Chore::Kill(options) => kill::run(options, arguments.json),

@@ -71,11 +71,19 @@ impl FlowChecks {
         let event_type = faults.optional("type", rules.event_type.as_ref());
         let time = faults.optional("time", rules.time.as_ref());
         let key = faults.optional("key", rules.key.as_ref());
+        let traceparent = faults.optional("traceparent", rules.traceparent.as_ref());
         let schema = rules.schema.as_ref().and_then(|schema| faults.keep("schema", Schema::compile(schema)));
         let checks = compile_checks(rules, &mut faults);
         let routes = compile_routes(rules, &mut faults);
         let measures = compile_measures(rules, &mut faults);
         let mut secrets = compile_secrets(rules, &mut faults);
+        if traceparent.as_ref().is_some_and(|expr| expr.paths.iter().any(|path| secrets.hides(path))) {
+            faults.add(
+                "traceparent",
+                "it is taken from a secret field, and a trace context is told to collectors and handlers: take it \
+                 from another, or leave it out",
+            );
+        }
         if !faults.0.is_empty() {
             return Err(faults.0);
         }
@@ -92,6 +100,7 @@ impl FlowChecks {
             event_type,
             time,
             key,
+            traceparent,
             schema,
             ignore: rules.ignore.iter().map(|ignored| ignored.as_str().into()).collect(),
             checks,

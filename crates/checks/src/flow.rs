@@ -4,17 +4,20 @@ use crate::compile::{Check, MeasureExprs, Route};
 use crate::decode::{Attributes, DecodeError, Decoder};
 use crate::event::{CheckResult, Checked, Event, RawEvent, Refused};
 use crate::evidence::{Seen, object, spoken};
-use crate::expr::{EvalError, Expr, Scope, Val, identifying_text};
+use crate::expr::{EvalError, Expr, FieldPath, Scope, Val, identifying_text};
 use crate::rules::{Decode, Otherwise};
 use crate::schema::Schema;
 use crate::secret::Secrets;
 use crate::values::{instant, measure, parameter, payload_hash};
 use recount_model::decision::Measure;
-use recount_model::{FlowName, Meta, Reason, ReasonCode, Value, Verdict, reason};
+use recount_model::{FlowName, Header, Meta, Reason, ReasonCode, Value, Verdict, reason};
 use serde_json::Value as Json;
 
 /// The longest id or key, in bytes.
 pub const ID_BYTES_MAX: usize = 1024;
+
+/// The header of W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
 
 /// What a flow's rules say of an event before its effect. Compiled once, used by any number of threads;
 /// the same delivery always gives the same result.
@@ -27,6 +30,7 @@ pub struct FlowChecks {
     pub(crate) event_type: Option<Expr>,
     pub(crate) time: Option<Expr>,
     pub(crate) key: Option<Expr>,
+    pub(crate) traceparent: Option<Expr>,
     pub(crate) schema: Option<Schema>,
     pub(crate) ignore: Vec<Box<str>>,
     pub(crate) checks: Vec<Check>,
@@ -98,6 +102,7 @@ impl FlowChecks {
                 }));
             }
         };
+        self.carry_traceparent(&mut meta, &opened);
         let mut flags = Vec::new();
         let judged =
             self.identify(&mut meta, &mut opened).and_then(|()| self.judge(&meta, &opened, &mut flags));
@@ -124,6 +129,14 @@ impl FlowChecks {
                 measures,
             })),
         }
+    }
+
+    /// Whether the trace context that a delivery brings may be told to others: not where the flow calls it secret.
+    pub fn may_tell_trace(&self) -> bool {
+        let is_hidden = |path: &str| FieldPath::parse(path).is_some_and(|path| self.secrets.hides(&path));
+        !["traceparent", "ce-traceparent", "ce_traceparent"]
+            .iter()
+            .any(|header| is_hidden(&format!("meta.headers[\"{header}\"]")))
     }
 
     /// The names of a route's parameters, in the order of [`Event::params`].
@@ -238,6 +251,15 @@ impl FlowChecks {
             Some(expr) => self.text_of(expr, meta, opened).map_err(|(_, error)| missing(&expr.text, &error)),
             None => Err(missing("", "the flow has no key")),
         }
+    }
+
+    /// Where the flow says that the trace context stands elsewhere, it takes the place of the delivery's own. An event
+    /// without one keeps what it came with: nothing is decided by it.
+    fn carry_traceparent(&self, meta: &mut Meta, opened: &Opened) {
+        let Some(expr) = &self.traceparent else { return };
+        let Ok(value) = self.text_of(expr, meta, opened) else { return };
+        meta.headers.retain(|header| !header.name.eq_ignore_ascii_case(TRACEPARENT));
+        meta.headers.push(Header { name: TRACEPARENT.into(), value });
     }
 
     /// The text of an id or key; or whether there is none at all, and a sentence.

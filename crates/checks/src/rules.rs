@@ -73,6 +73,8 @@ pub struct FlowRules {
     pub time: Option<String>,
     /// CEL for the key. None: the broker's key, or none.
     pub key: Option<String>,
+    /// CEL for the trace context; what it gives stands as the header `traceparent`. None: the delivery's own.
+    pub traceparent: Option<String>,
     /// JSON Schema of the event.
     pub schema: Option<serde_json::Value>,
     /// Types that are skipped, `not_for_this_flow`.
@@ -98,6 +100,7 @@ impl Default for FlowRules {
             event_type: None,
             time: None,
             key: None,
+            traceparent: None,
             schema: None,
             ignore: Vec::new(),
             checks: Vec::new(),

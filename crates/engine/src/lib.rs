@@ -32,7 +32,7 @@ pub use effect::{
 pub use flow::{FlowEnd, FlowHandle, FlowParts, start_flow};
 pub use handler::{Handler, HandlerError, Transaction};
 pub use partition::{ReplayEvent, ReplayFrom, ReplayReceipt};
-pub use probe::{Guards, NoProbe, Probe, Step};
+pub use probe::{BatchOver, Guards, NoProbe, Probe, Step};
 pub use source::{
     Capabilities, Delivery, Polled, ReportedVerdict, Settled, Source, SourceError, SourcePartition,
     SourceReader, TakeLimits,

@@ -1,4 +1,8 @@
-//! Where the loop stands, for whoever wants to strike there.
+//! Where the loop stands, and what came of each batch, for whoever looks on.
+
+use crate::plan::Plan;
+use recount_model::{BatchRecord, Header, PartitionId};
+use std::time::Duration;
 
 /// The steps of one batch, in the order of `PROTOCOL`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +46,48 @@ impl Step {
 pub trait Probe: Send + Sync {
     /// The loop is about to do this step.
     fn reached(&self, step: Step);
+
+    /// A batch has committed, or was given up. Told before the ledger has it.
+    fn batch_over(&self, _: &BatchOver<'_>) {}
+}
+
+/// One batch that is over.
+#[derive(Debug)]
+pub struct BatchOver<'b> {
+    pub(crate) plan: &'b Plan,
+    /// What was committed; none where the batch was given up (it will be taken again).
+    pub record: Option<&'b BatchRecord>,
+    /// From the beginning of the first attempt at the effect to the commit.
+    pub took: Duration,
+    /// How often the effect could not be done for a reason that is not the events'.
+    pub faults: u32,
+    /// The last of these, in words.
+    pub last_fault: Option<&'b str>,
+}
+
+impl BatchOver<'_> {
+    /// The partition.
+    pub fn at(&self) -> &PartitionId {
+        &self.plan.at
+    }
+
+    /// The batch's ordinal in its partition.
+    pub fn seq(&self) -> u64 {
+        self.plan.seq
+    }
+
+    /// Each event's offset and headers, in the order to be decided. What a structured CloudEvent brings, and the
+    /// flow's `traceparent`, stand among the headers.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = (u64, &[Header])> {
+        self.plan.events.iter().map(|underway| (underway.offset, underway.meta().headers.as_slice()))
+    }
+
+    /// The lowest and the highest offset that the batch has an event of or passes over.
+    pub fn offsets(&self) -> Option<(u64, u64)> {
+        let of_events = self.plan.events.iter().map(|underway| (underway.offset, underway.offset));
+        let of_gaps = self.plan.gaps.iter().map(|gap| (gap.from, gap.to.saturating_sub(1)));
+        of_events.chain(of_gaps).reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
+    }
 }
 
 /// Listens to nothing.

@@ -57,6 +57,7 @@ mod metrics;
 mod replaying;
 mod reproduce;
 mod server;
+mod spans;
 mod status;
 mod steps;
 pub mod validate;

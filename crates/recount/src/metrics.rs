@@ -1,6 +1,7 @@
 //! Metrics as OpenMetrics text. Labels are declared names only, so their number is bounded.
 
 use crate::config::{FlowConfig, ReasonVerdict};
+use crate::spans::SpanCounts;
 use recount_engine::FlowCounts;
 use recount_model::BookCounts;
 use std::collections::BTreeMap;
@@ -40,12 +41,27 @@ pub fn book_metrics(flow: &recount_audit::FlowReport) -> Vec<BookMetric> {
 
 /// Writes the metrics of all flows.
 pub fn render(flows: &[FlowMetrics<'_>]) -> String {
+    render_with_spans(flows, None)
+}
+
+/// The same, with what became of the process's spans, where it makes any.
+pub fn render_with_spans(flows: &[FlowMetrics<'_>], spans: Option<SpanCounts>) -> String {
     let mut out = Text::default();
     decisions(&mut out, flows);
     flags_and_attempts(&mut out, flows);
     gauges(&mut out, flows);
     books(&mut out, flows);
     modes(&mut out, flows);
+    if let Some(SpanCounts { sent, left_out }) = spans {
+        out.family("recount_spans_sent", "counter", "Spans that the collector took.");
+        out.sample("recount_spans_sent_total", &[], sent);
+        out.family(
+            "recount_spans_left_out",
+            "counter",
+            "Spans that were not sent: no room, refused, or nobody there.",
+        );
+        out.sample("recount_spans_left_out_total", &[], left_out);
+    }
     out.0.push_str("# EOF\n");
     out.0
 }

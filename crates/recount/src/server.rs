@@ -2,7 +2,8 @@
 
 use crate::config::{Config, FlowMode};
 use crate::exit::Failure;
-use crate::metrics::{FlowMetrics, render};
+use crate::metrics::{FlowMetrics, render_with_spans};
+use crate::spans::{SpanCounter, Spans};
 use crate::status::{RunningInstance, gather};
 use crate::wiring::audit::{AuditOptions, Live, count_again, tell_live};
 use crate::wiring::{Listening, Running, RunningFlow, control_token_path, now};
@@ -39,6 +40,7 @@ pub struct Server {
 struct Shared {
     config: Arc<Config>,
     flows: Vec<(crate::config::FlowConfig, FlowHandle)>,
+    spans: Option<SpanCounter>,
     control_token: String,
     audit: Mutex<Option<(Instant, Arc<AuditReport>)>>,
     /// Held while the answer to a question about the status is counted.
@@ -68,6 +70,7 @@ impl Server {
         let shared = Arc::new(Shared {
             config: Arc::new(config.clone()),
             flows: flows.collect(),
+            spans: running.spans.as_ref().map(Spans::counter),
             control_token: listening.control_token,
             audit: Mutex::default(),
             counting: tokio::sync::Mutex::default(),
@@ -216,7 +219,11 @@ async fn metrics(State(control): State<Control>) -> Response {
         })
         .collect();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], render(&metrics)).into_response()
+    (
+        [(header::CONTENT_TYPE, kind)],
+        render_with_spans(&metrics, control.0.spans.as_ref().map(SpanCounter::counts)),
+    )
+        .into_response()
 }
 
 /// For liveness probes: the process answers, and no flow has stopped for good.

@@ -16,7 +16,10 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// Installs Debian packages; nothing starts by itself.
-pub(crate) fn debian(packages: &[&str], service: &'static str) -> Result<(), ServiceError> {
+///
+/// # Errors
+/// Where that is not possible here: what to install, or to leave out.
+pub fn debian(packages: &[&str], service: &'static str) -> Result<(), ServiceError> {
     let missing = || ServiceError::Missing {
         what: packages.join(", "),
         next: format!("install it: apt-get install {}", packages.join(" ")),

@@ -16,6 +16,7 @@ mod kafka;
 mod postgres;
 
 pub use folder::{Lease, apart, keep, release, standing};
+pub use install::debian;
 pub use kafka::{Kafka, PASSWORD, USER};
 pub use postgres::Postgres;
 

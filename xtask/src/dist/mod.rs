@@ -49,6 +49,12 @@ impl Check {
     pub fn new(name: &'static str, outcome: Result<Outcome>) -> Self {
         Self { name, outcome: outcome.unwrap_or_else(|error| Outcome::Fails(format!("{error:#}"))) }
     }
+
+    /// As one JSON object.
+    pub fn json(&self) -> serde_json::Value {
+        let (word, said) = told(&self.outcome);
+        json!({ "check": self.name, "result": word, "said": said })
+    }
 }
 
 /// What was packed.
@@ -78,8 +84,7 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode> {
     }
     let (binary_bytes, archive_bytes) = (bytes(&packed.binary)?, bytes(&packed.archive)?);
     for check in &checks {
-        let (word, said) = told(&check.outcome);
-        println!("{word:12}  {}: {said}", check.name);
+        println!("{}", say(check));
     }
     println!(
         "\n{} ({} bytes; the binary {} bytes), profile {}, built in {build_seconds:.0} s",
@@ -90,10 +95,7 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode> {
     );
     let ok = !checks.iter().any(|check| matches!(check.outcome, Outcome::Fails(_)));
     if json {
-        let checks = checks.iter().map(|check| {
-            let (word, said) = told(&check.outcome);
-            json!({ "check": check.name, "result": word, "said": said })
-        });
+        let checks = checks.iter().map(Check::json);
         println!(
             "{}",
             json!({
@@ -110,6 +112,12 @@ pub fn run(options: &Options, json: bool) -> Result<ExitCode> {
         );
     }
     Ok(ExitCode::from(u8::from(!ok)))
+}
+
+/// A check in one line.
+pub fn say(check: &Check) -> String {
+    let (word, said) = told(&check.outcome);
+    format!("{word:12}  {}: {said}", check.name)
 }
 
 fn told(outcome: &Outcome) -> (&'static str, &str) {

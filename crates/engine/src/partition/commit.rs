@@ -6,7 +6,7 @@ use crate::duplicates::{First, FirstFate};
 use crate::effect::{Committed, Conclusion, EffectBatch, EffectFault, Outcome};
 use crate::hold::Until;
 use crate::plan::{Judged, Plan, Progress, Underway};
-use crate::probe::Step;
+use crate::probe::{BatchOver, Step};
 use crate::start::{Stop, ledger_stop};
 use recount_ledger::{EncodedBatch, LedgerError};
 use recount_model::batch::Attempt;
@@ -19,6 +19,13 @@ use tokio::time::Instant;
 
 /// Deadlocks in a row after which the database counts as away.
 const AGAIN_MAX: u32 = 20;
+
+/// What kept a batch's effect from being done, none of it the events' fault.
+#[derive(Default)]
+struct Faults {
+    count: u32,
+    last: Option<String>,
+}
 
 impl PartitionLoop {
     pub(super) async fn run_batch(
@@ -42,13 +49,21 @@ impl PartitionLoop {
             progress: self.progress.clone(),
             spec: Arc::clone(&self.shared.spec),
         });
-        let committed = self.commit(&plan).await?;
-        self.committed(&plan, committed).await
+        let began = Instant::now();
+        let mut faults = Faults::default();
+        let committed = self.commit(&plan, &mut faults).await;
+        self.shared.probe.batch_over(&BatchOver {
+            plan: &plan,
+            record: committed.as_ref().ok().map(|committed| &*committed.conclusion.record),
+            took: began.elapsed(),
+            faults: faults.count,
+            last_fault: faults.last.as_deref(),
+        });
+        self.committed(&plan, committed?).await
     }
 
     /// The effect's transaction, again and again until it commits; a fault is never the events'.
-    async fn commit(&mut self, plan: &Arc<Plan>) -> Result<Committed, Exit> {
-        let mut tries = 0;
+    async fn commit(&mut self, plan: &Arc<Plan>, faults: &mut Faults) -> Result<Committed, Exit> {
         loop {
             self.shared.probe.reached(Step::Effect);
             let batch = self.effect_batch(plan);
@@ -58,8 +73,9 @@ impl PartitionLoop {
                     return Ok(committed);
                 }
                 Err(fault) => {
-                    tries += 1;
-                    self.bear(fault, tries).await?;
+                    faults.count += 1;
+                    faults.last = Some(fault.to_string());
+                    self.bear(fault, faults.count).await?;
                 }
             }
         }

@@ -95,7 +95,7 @@ fn later_modes(table: &RawTable, context: &mut Context<'_, '_>) {
 }
 
 fn rules(table: &RawTable, context: &mut Context<'_, '_>, places: &mut Places) -> FlowRules {
-    for key in ["source", "id", "type", "time", "key", "schema"] {
+    for key in ["source", "id", "type", "time", "key", "traceparent", "schema"] {
         if table.has(key) {
             places.insert(key.to_owned(), table.place(key));
         }
@@ -118,6 +118,7 @@ fn rules(table: &RawTable, context: &mut Context<'_, '_>, places: &mut Places) -
         event_type: table.text("type"),
         time: table.text("time"),
         key: table.text("key"),
+        traceparent: table.text("traceparent"),
         schema: schema(table, context),
         ignore: table.plain_texts("ignore"),
         secret: table.plain_texts("secret"),
@@ -329,7 +330,13 @@ pub(super) fn check_rules(table: &RawTable, flow: &FlowConfig, context: &mut Con
 
 /// Every expression of a flow with the path of its rule.
 fn expressions(rules: &FlowRules) -> Vec<(String, &str)> {
-    let single = [("id", &rules.id), ("type", &rules.event_type), ("time", &rules.time), ("key", &rules.key)];
+    let single = [
+        ("id", &rules.id),
+        ("type", &rules.event_type),
+        ("time", &rules.time),
+        ("key", &rules.key),
+        ("traceparent", &rules.traceparent),
+    ];
     let mut all: Vec<(String, &str)> =
         single.iter().filter_map(|(rule, text)| Some(((*rule).to_owned(), text.as_deref()?))).collect();
     for (index, secret) in rules.secret.iter().enumerate() {

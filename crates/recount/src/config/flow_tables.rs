@@ -57,6 +57,12 @@ pub const FLOW: TableSpec = TableSpec {
             "Events of one key are applied in order, and wait behind one that is retried. Without it: the delivery's own key, or none.",
         ),
         optional(
+            "traceparent",
+            Kind::Cel,
+            "\"event.trace.traceparent\"",
+            "Where the event carries its trace context (W3C `traceparent`), if not in the delivery's header of that name: it is sent on to an `http` handler, and the batch's span links to it (`[tracing]`). Without it: the header, or a CloudEvent's extension of that name.",
+        ),
+        optional(
             "schema",
             Kind::Path,
             "\"order-placed.schema.json\"",

@@ -22,6 +22,7 @@ mod secret;
 pub mod spec;
 mod sql_text;
 mod tables;
+mod tracing;
 mod value;
 mod watched;
 
@@ -35,6 +36,7 @@ pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
 pub use secret::{Secret, SecretError, SecretText, expand_env};
 pub use tables::ROOT;
+pub use tracing::TracingConfig;
 
 use fault::{Place, Sink};
 use recount_checks::{FlowRules, RuleFault};
@@ -54,6 +56,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Log lines.
     pub log: LogConfig,
+    /// Where spans go; none: none are made.
+    pub tracing: Option<TracingConfig>,
     /// Databases by name.
     pub databases: BTreeMap<String, DatabaseConfig>,
     /// Brokers by name.

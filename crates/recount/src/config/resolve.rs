@@ -68,6 +68,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         ledger: ledger(raw, &context.folder),
         server: server(raw, &mut context),
         log: log(raw),
+        tracing: super::tracing::resolve(raw, &mut context),
         databases,
         brokers,
         flows,

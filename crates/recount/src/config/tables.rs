@@ -15,6 +15,7 @@ pub const ROOT: TableSpec = TableSpec {
             "The HTTP side: `/v1`, `/metrics`, `/health`, and sources of kind `http`.",
         ),
         table("log", Kind::Table(&LOG), "How log lines look."),
+        table("tracing", Kind::Table(&TRACING), "Where spans go. Without it none are made."),
         table("database", Kind::Named(&DATABASE), "Databases that flows and reconciles name."),
         table("broker", Kind::Named(&BROKER), "Brokers that sources name."),
         table("flow", Kind::Named(&FLOW), "The flows."),
@@ -103,6 +104,21 @@ const LOG: TableSpec = TableSpec {
             "\"info\"",
             "Not-applied verdicts are `info`, applied ones `debug`.",
         ),
+    ],
+};
+
+const TRACING: TableSpec = TableSpec {
+    header: "[tracing]",
+    doc: "One span a batch, with links to the events' `traceparent` (at most 128), sent by OTLP over HTTP as JSON. A collector that is away never holds a flow up: up to 1024 spans wait for it, what is beyond is left out, and counted.",
+    keys: &[
+        required(
+            "otlp",
+            Kind::Text,
+            "\"http://localhost:4318\"",
+            "The collector. Without a path, `/v1/traces` is meant.",
+        ),
+        optional("token", Kind::Secret, "\"${OTLP_TOKEN}\"", "Bearer token that is shown to it."),
+        default("service", Kind::Text, "\"recount\"", "The `service.name` of the spans."),
     ],
 };
 

@@ -17,6 +17,7 @@ pub use listening::{Listening, control_token_path, listen};
 
 use crate::config::{Config, FlowConfig, LedgerConfig};
 use crate::exit::{Exit, Failure};
+use crate::spans::{self, Spans};
 use recount_checks::FlowChecks;
 use recount_engine::{
     Book, Clock, FlowHandle, FlowParts, Guards, Probe, StartOptions, SystemClock, start_flow,
@@ -52,6 +53,16 @@ pub struct Running {
     pub decided_before: Vec<u64>,
     /// Routes that take events for `http` sources.
     pub routes: Vec<axum::Router>,
+    /// Where the flows' spans go; dropped, it sends what is left.
+    pub spans: Option<Spans>,
+}
+
+impl Running {
+    /// No flow yet.
+    fn new(book: Book, config: &Config) -> Result<Self, Failure> {
+        let spans = config.tracing.as_ref().map(Spans::start).transpose()?;
+        Ok(Self { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new(), spans })
+    }
 }
 
 /// One flow.
@@ -128,7 +139,7 @@ pub async fn start(
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let book = Book::threaded(Box::new(ledger), Arc::clone(&clock)).map_err(Failure::unreachable)?;
-    let mut running = Running { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new() };
+    let mut running = Running::new(book, config)?;
     let mut reporting = report::Reporting::new(config);
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
@@ -145,11 +156,11 @@ pub async fn start(
                 true => reporting.source(config, flow, source, &checks, &running.book)?,
                 false => source,
             },
-            checks,
             effect: effect::open(config, flow, handlers).await?,
             book: running.book.clone(),
             clock: Arc::clone(&clock),
-            probe: Arc::clone(&probe),
+            probe: spans::probe(running.spans.as_ref(), flow, &checks, &probe),
+            checks,
             guards: Guards::default(),
             seed: u64::from(std::process::id()) ^ now().0.unsigned_abs(),
             start_options: StartOptions { adopt: options.adopt },

@@ -32,5 +32,6 @@ mod reproduce;
 #[cfg(feature = "kafka")]
 mod secure;
 mod sources;
+mod spans;
 mod status;
 mod wrong_worlds;

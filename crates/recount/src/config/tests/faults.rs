@@ -243,6 +243,29 @@ fn sources_and_what_comes_later() {
 }
 
 #[test]
+fn where_spans_go_and_where_a_trace_is_found() {
+    let tracing = |keys: &str| format!("[tracing]\n{keys}\n[ledger]");
+    check("[ledger]", &tracing("otlp = \"http://localhost:4318\""), &[]);
+    check("[ledger]", &tracing("service = \"stock\""), &["1 tracing.otlp: `[tracing]` has no `otlp`"]);
+    let not_http = &["2 tracing.otlp: `otlp` takes an address with http:// or https://"];
+    check("[ledger]", &tracing("otlp = \"localhost:4317\""), not_http);
+    check(
+        "[ledger]",
+        &tracing("otlp = \"http://o\"\ntoken = \"hunter2\""),
+        &["3 tracing.token: `token` holds a secret"],
+    );
+    let traced = |expression: &str| format!("traceparent = '{expression}'\nid = ");
+    check("id = ", &traced("event.type"), &[]);
+    check("id = ", &traced("event.typ"), &["9 flow.reserve-stock.traceparent: the schema has no event.typ"]);
+    let secret = &["9 flow.reserve-stock.traceparent: it is taken from a secret field"];
+    check("id = ", &traced("event.customer_id"), secret);
+    let hidden = traced("meta.headers[\"x-trace\"]").replace("id = ", "");
+    let text = RIGHT.replacen("secret = [", &format!("{hidden}secret = ['meta.headers[\"x-trace\"]', "), 1);
+    let faults = load(&text).unwrap_err();
+    assert!(faults.to_string().contains("it is taken from a secret field"), "{faults}");
+}
+
+#[test]
 fn who_may_reach_it_and_secrets() {
     let server = |keys: &str| format!("[server]\n{keys}\n[ledger]");
     check(
