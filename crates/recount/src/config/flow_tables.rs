@@ -167,7 +167,7 @@ const SOURCE: TableSpec = TableSpec {
             "broker",
             Kind::Text,
             "\"main\"",
-            "A `[broker.NAME]`; with it a `topic`, and in `run` a `group`.",
+            "A `[broker.NAME]`; with it a `topic`, in `run` a `group`, and in `observe` the consumer's.",
         ),
         optional(
             "topic",
@@ -179,7 +179,13 @@ const SOURCE: TableSpec = TableSpec {
             "group",
             Kind::Text,
             "\"inventory\"",
-            "The consumer group in which the position is written, for those who look at its lag. It never decides where the flow reads: the flow's own record does.",
+            "The consumer group in which the position is written, for those who look at its lag. It never decides where the flow reads: the flow's own record does. With `mode = \"observe\"`: the observed consumer's own group, which is only looked at; nothing joins it or commits in its name, and an effect is due `within` after the group was seen past its event.",
+        ),
+        default(
+            "group_window",
+            Kind::Duration,
+            "\"10m\"",
+            "With `mode = \"observe\"` and a `group`: how far back its status looks (`OK`, `WARN`, `ERR`, by Burrow's rules). Longer than the consumer may take from one commit to the next.",
         ),
         optional(
             "start",
@@ -285,7 +291,7 @@ const APPLY: TableSpec = TableSpec {
             "within",
             Kind::Duration,
             "\"30s\"",
-            "With `mode = \"observe\"` or `\"report\"`: for so long after Recount has seen an event its effect, or its report, may be missing; until then it is open.",
+            "With `mode = \"observe\"` or `\"report\"`: for so long after Recount has seen an event its effect, or its report, may be missing; until then it is open. Where an observed `group` is named: for so long after the group was seen past it.",
         ),
         default(
             "deadline",

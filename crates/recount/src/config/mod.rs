@@ -141,9 +141,20 @@ pub enum SourceConfig {
         topic: String,
         /// The group in which the position is written; none where Recount only watches.
         group: Option<String>,
+        /// The group of the consumer that is observed; nothing is ever written to it.
+        observed: Option<ObservedGroup>,
         /// Where to begin where the ledger has nothing.
         start: Option<StartAt>,
     },
+}
+
+/// The consumer group that an observed flow looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedGroup {
+    /// Its name.
+    pub group: String,
+    /// How far back its status looks.
+    pub window_ms: u64,
 }
 
 /// Who owns the loop.

@@ -5,7 +5,7 @@ use super::apply::{Applies, database, declared_reasons, effect_rows};
 use super::flow::Places;
 use super::raw::RawTable;
 use super::resolve::Context;
-use super::{EffectConfig, FlowMode, ReasonInfo};
+use super::{EffectConfig, FlowMode, ObservedGroup, ReasonInfo};
 use recount_engine::EffectRows;
 
 /// For how long after Recount has seen an event its effect or report may be missing, unless said otherwise.
@@ -24,6 +24,27 @@ const LOOP_OF_RUN: [(&str, &str); 3] = [
 
 const APPLY_HELP: &str =
     "database = \"shop\" and effects = { sql = \"SELECT order_id FROM movement\", id = \"order_id\" }";
+
+/// The consumer's own group, which an observed flow looks at, and never writes to.
+pub(super) fn observed_group(
+    source: &RawTable,
+    mode: FlowMode,
+    context: &mut Context<'_, '_>,
+) -> Option<ObservedGroup> {
+    if mode == FlowMode::Report && source.has("group") {
+        let message = "`group` is for \"run\" and \"observe\": a consumer that reports says in its posts how far it is";
+        let help = "leave `group` out, and post \"committed\"".to_owned();
+        context.sink.fault(&source.place("group"), message, help);
+    }
+    let is_looked_at = mode == FlowMode::Observe && source.has("group");
+    if source.has("group_window") && !is_looked_at {
+        let message = "`group_window` says how far back the status of an observed group looks, and none is observed";
+        let help = "leave it out, or name the consumer's `group` with mode = \"observe\"".to_owned();
+        context.sink.fault(&source.place("group_window"), message, help);
+    }
+    let group = source.text("group").filter(|_| is_looked_at)?;
+    Some(ObservedGroup { group, window_ms: source.quantity("group_window") })
+}
 
 /// Resolves the `apply` of a flow that Recount doesn't run.
 pub(super) fn resolve(

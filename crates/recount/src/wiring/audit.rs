@@ -10,7 +10,7 @@ use crate::exit::Failure;
 use recount_adapters::postgres::PostgresEffectWitness;
 use recount_adapters::witness::{BesideWitness, FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
 use recount_audit::{
-    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit,
+    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, GroupWitness, Identify, ReconcileAudit,
     ReconcileOf, SourceWitness, audit,
 };
 use recount_checks::{FlowChecks, RawEvent};
@@ -37,6 +37,7 @@ pub struct AuditOptions {
 /// Everything that one flow is asked about with; borrowed by its `FlowAudit`.
 struct Witnesses {
     source: Box<dyn SourceWitness>,
+    group: Option<Box<dyn GroupWitness>>,
     effect: Box<dyn EffectWitness>,
     others: BTreeMap<String, Box<dyn EffectWitness>>,
     identify: Identifier,
@@ -182,7 +183,19 @@ fn witnesses(
         Some((*version, compile(flow).ok()?))
     };
     let of_version = earlier.iter().filter_map(compiled).collect();
-    Ok(Witnesses { source, effect, others, identify: Identifier { now: compile(flow)?, of_version } })
+    let group = group_witness(config, flow)?;
+    Ok(Witnesses { source, group, effect, others, identify: Identifier { now: compile(flow)?, of_version } })
+}
+
+/// Who is asked about the group of an observed consumer, where the config names one.
+#[cfg(feature = "kafka")]
+fn group_witness(config: &Config, flow: &FlowConfig) -> Result<Option<Box<dyn GroupWitness>>, Failure> {
+    super::group::witness(config, flow)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn group_witness(_: &Config, _: &FlowConfig) -> Result<Option<Box<dyn GroupWitness>>, Failure> {
+    Ok(None)
 }
 
 /// Who is asked what a flow's source holds.
@@ -232,6 +245,7 @@ fn flow_audit<'a>(
 ) -> Result<FlowAudit<'a>, Failure> {
     let mut audited = FlowAudit::new(flow.spec.flow.clone());
     audited.source = Some(witnesses.source.as_ref());
+    audited.group = witnesses.group.as_deref();
     audited.identify = options.identified.then_some(&witnesses.identify as &dyn Identify);
     audited.naming = Some(&witnesses.identify);
     audited.origin = flow.spec.origin;

@@ -4,6 +4,8 @@ pub mod audit;
 mod dry_run;
 pub mod effect;
 #[cfg(feature = "kafka")]
+mod group;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod listening;
 mod report;
@@ -52,6 +54,9 @@ pub struct Running {
     pub decided_before: Vec<u64>,
     /// Routes that take events for `http` sources.
     pub routes: Vec<axum::Router>,
+    /// Who looks at the groups of observed consumers, as long as this lives.
+    #[cfg(feature = "kafka")]
+    pub groups: Vec<group::GroupWatch>,
 }
 
 /// One flow.
@@ -128,7 +133,14 @@ pub async fn start(
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let book = Book::threaded(Box::new(ledger), Arc::clone(&clock)).map_err(Failure::unreachable)?;
-    let mut running = Running { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new() };
+    let mut running = Running {
+        book,
+        flows: Vec::new(),
+        decided_before: Vec::new(),
+        routes: Vec::new(),
+        #[cfg(feature = "kafka")]
+        groups: Vec::new(),
+    };
     let mut reporting = report::Reporting::new(config);
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
@@ -156,6 +168,10 @@ pub async fn start(
             paused,
             spec: recount_engine::FlowSpec { config: version, ..flow.spec.clone() },
         };
+        #[cfg(feature = "kafka")]
+        if options.read_sources {
+            running.groups.extend(group::watch(config, flow, &running.book)?);
+        }
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
     }
     running.routes.push(reporting.router(config)?);
