@@ -208,7 +208,11 @@ fn groups(out: &mut Text, flows: &[FlowMetrics<'_>]) {
     let help = "Between what the observed consumer's group has committed and the end of the topic.";
     out.family("recount_group_lag_positions", "gauge", help);
     for (flow, group) in observed() {
-        out.sample("recount_group_lag_positions", &[("flow", flow), ("group", group.group.as_str())], group.lag);
+        out.sample(
+            "recount_group_lag_positions",
+            &[("flow", flow), ("group", group.group.as_str())],
+            group.lag,
+        );
     }
     out.family("recount_group_members", "gauge", "Members of the observed consumer's group.");
     for (flow, group) in observed() {

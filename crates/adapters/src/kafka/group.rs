@@ -21,6 +21,9 @@ use std::path::PathBuf;
 const LOOK_EVERY_MS_MIN: u64 = 250;
 const LOOK_EVERY_MS_MAX: u64 = 30_000;
 const LOOKS_A_TIME: u64 = 10;
+/// What counts is measured from when an audit began, and a look is of a moment later: for so long a question may
+/// take, before the look that it is measured by has gone.
+const KEEP_LONGER_MS: u64 = 60_000;
 
 /// Which group, and how it is judged.
 #[derive(Debug, Clone)]
@@ -50,7 +53,7 @@ impl GroupSettings {
 
     /// Older looks than this are of no use.
     fn keep_ms(&self) -> u64 {
-        self.window_ms.max(self.within_ms)
+        self.window_ms.max(self.within_ms).saturating_add(KEEP_LONGER_MS)
     }
 }
 

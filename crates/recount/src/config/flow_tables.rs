@@ -303,7 +303,7 @@ const APPLY: TableSpec = TableSpec {
             "token",
             Kind::Secret,
             "\"${HANDLER_TOKEN}\"",
-            "With `http`: bearer token sent to the handler.",
+            "With `http`: bearer token sent to the handler. Beside a consumer of yours: with `effects.http`.",
         ),
         table("reason", Kind::Tables(&HANDLER_REASON), "Reasons that the handler may give."),
         table(
@@ -318,17 +318,29 @@ const EFFECTS: TableSpec = TableSpec {
     header: "[flow.NAME.apply.effects]",
     doc: "Your own count of effects.",
     keys: &[
-        required(
+        optional(
             "sql",
             Kind::Text,
             "\"SELECT order_id FROM movement\"",
-            "A query with one row an effect. Beside a consumer of yours: where it records refusals elsewhere, UNION ALL them; where rows are older than the events, leave them out.",
+            "Required, unless `http` is given. A query with one row an effect. Beside a consumer of yours: where it records refusals elsewhere, UNION ALL them; where rows are older than the events, leave them out.",
         ),
         optional(
             "id",
             Kind::Text,
             "\"order_id\"",
             "Its column with the event's id; without it effects are only counted.",
+        ),
+        optional(
+            "http",
+            Kind::Text,
+            "\"http://localhost:8000/movements/count\"",
+            "Beside a consumer of yours, instead of `database` and `sql`: an address that answers a GET with JSON that holds the number of effects. `token` of the `apply` is sent along.",
+        ),
+        optional(
+            "count",
+            Kind::Text,
+            "\"/total\"",
+            "With `http`: where the number stands in the answer, as a JSON Pointer. Without it the answer is the number.",
         ),
     ],
 };

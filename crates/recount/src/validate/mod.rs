@@ -199,6 +199,9 @@ fn effect_text(effect: &EffectConfig) -> String {
         EffectConfig::Watched { database: Some(database), .. } => {
             format!("another consumer's, seen in {database}; Recount changes nothing there")
         }
+        EffectConfig::Watched { http: Some(http), .. } => {
+            format!("another consumer's, counted by {}", http.url)
+        }
         EffectConfig::Watched { database: None, .. } => {
             "another consumer's; where it is seen isn't declared".to_owned()
         }
