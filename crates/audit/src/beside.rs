@@ -98,7 +98,8 @@ impl Comparing<'_> {
     fn group_told(&self) -> Option<String> {
         let group = self.side.group?;
         let published: u64 = self.folds.iter().map(|fold| fold.books.counts.published).sum();
-        let committed = published.saturating_sub(group.lag());
+        let lag: u64 = self.folds.iter().map(|fold| group.lag(&fold.at, fold.no_event_at_end)).sum();
+        let committed = published.saturating_sub(lag);
         Some(format!("{published} published, {committed} committed by the group {}; ", group.group))
     }
 

@@ -39,9 +39,13 @@ pub struct GroupLook {
 }
 
 impl GroupLook {
-    /// How many positions lie between the group and the end.
-    pub fn lag(&self) -> u64 {
-        self.end.saturating_sub(self.committed.unwrap_or(self.first).max(self.first))
+    /// How many positions lie between the group and the end. `no_event`: positions at the end that carry no event (a
+    /// transaction's marker), behind which a consumer's committed offset may stay for ever; they are none.
+    pub fn lag(&self, no_event: Option<(u64, u64)>) -> u64 {
+        match (no_event, self.committed) {
+            (Some((from, to)), Some(committed)) if committed >= from && self.end <= to => 0,
+            _ => self.end.saturating_sub(self.committed.unwrap_or(self.first).max(self.first)),
+        }
     }
 }
 
@@ -174,9 +178,9 @@ impl GroupLooks {
         0
     }
 
-    /// How many positions lie between the group and the end of the topic.
-    pub fn lag(&self) -> u64 {
-        self.partitions.values().filter_map(|looks| looks.last()).map(GroupLook::lag).sum()
+    /// How many positions lie between the group and the end of a partition; see [`GroupLook::lag`].
+    pub fn lag(&self, at: &PartitionId, no_event: Option<(u64, u64)>) -> u64 {
+        self.of(at).last().map_or(0, |look| look.lag(no_event))
     }
 }
 
@@ -221,8 +225,7 @@ impl GroupWord {
     }
 }
 
-/// The status of one partition. `no_event`: positions at its end that carry no event (a transaction's marker),
-/// behind which a consumer's committed offset may stay for ever.
+/// The status of one partition; `no_event` as in [`GroupLook::lag`].
 pub fn status_of(
     looks: &[GroupLook],
     window_ms: u64,
@@ -232,10 +235,7 @@ pub fn status_of(
     let since = now.0.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
     let inside = looks.iter().rposition(|look| look.at.0 <= since);
     let window = &looks[inside.unwrap_or(0)..];
-    let lag = |look: &GroupLook| match (no_event, look.committed) {
-        (Some((from, to)), Some(committed)) if committed >= from && look.end <= to => 0,
-        _ => look.lag(),
-    };
+    let lag = |look: &GroupLook| look.lag(no_event);
     let pairs = || window.windows(2).map(|pair| (pair[0], pair[1]));
     let Some(last) = window.last() else { return GroupWord::Learning };
     if window.iter().any(|look| lag(look) == 0) {

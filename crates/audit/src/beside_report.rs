@@ -60,13 +60,13 @@ impl GroupReport {
                 at: at.clone(),
                 committed: last.committed,
                 end: last.end,
-                lag: last.lag(),
+                lag: last.lag(no_event),
                 status: status_of(seen, looks.window_ms, now, no_event),
             });
         }
         let published = looks.partitions.keys().filter_map(|at| folds.iter().find(|fold| fold.at == *at));
         let published: u64 = published.map(|fold| fold.books.counts.published).sum();
-        let lag = looks.lag();
+        let lag = partitions.iter().map(|partition| partition.lag).sum();
         let last = looks.partitions.values().filter_map(|seen| seen.last()).max_by_key(|look| look.at);
         let moves = &looks.moves[looks.moves.len().saturating_sub(MOVES_MAX)..];
         Self {

@@ -111,15 +111,11 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         now: inputs.now,
     };
     let (mut not_working, mut not_known) = judge(&judged);
-    let group = match (&group, flow.group) {
-        (Some(Ok(looks)), _) => Some(GroupReport::new(looks, &folds, inputs.now)),
-        (Some(Err(error)), Some(asked)) => {
-            not_known.push(format!("the group {} can't be asked: {error}", asked.group()));
-            None
-        }
-        _ => None,
-    };
-    not_working.extend(group.as_ref().and_then(GroupReport::not_working));
+    let group = group.map(|looked| looked.map(|looks| GroupReport::new(&looks, &folds, inputs.now)));
+    not_working.extend(group.iter().flatten().filter_map(GroupReport::not_working));
+    if let (Some(Err(error)), Some(asked)) = (&group, flow.group) {
+        not_known.push(format!("the group {} can't be asked: {error}", asked.group()));
+    }
     let mut books = Books::default();
     folds.iter().for_each(|fold| books.add(&fold.books));
     Ok(FlowReport {
@@ -130,7 +126,7 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         partitions,
         statements,
         budgets,
-        group,
+        group: group.and_then(Result::ok),
         not_working,
         not_known,
         last_decided_at: folds.iter().filter_map(|fold| fold.last_decided_at).max(),

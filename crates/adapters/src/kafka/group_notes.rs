@@ -316,11 +316,7 @@ mod tests {
     }
 
     fn seen(source: &str, at_ms: i64, committed: u64) -> Seen {
-        let at = PartitionId {
-            flow: flow(),
-            source: SourceId::new(source.to_owned()),
-            partition: Partition::new("0"),
-        };
+        let at = PartitionId { flow: flow(), source: SourceId::new(source), partition: Partition::new("0") };
         let look = GroupLook {
             at: Timestamp(at_ms),
             committed: Some(committed),

@@ -1,7 +1,7 @@
 //! The consumer groups that observed flows look at: one task for each looks again and again, so that it is known
 //! since when a group is past an event, and tells what was moved.
 
-use super::now;
+use super::{Running, now};
 use crate::config::{Config, FlowConfig, SourceConfig};
 use crate::exit::Failure;
 use recount_adapters::kafka::{GroupSettings, KafkaGroup, KafkaGroupWitness};
@@ -41,12 +41,16 @@ impl Drop for GroupWatch {
     }
 }
 
-/// Looks at the group of a flow as long as it is kept; `None` where the flow observes none.
-pub(super) fn watch(config: &Config, flow: &FlowConfig, book: &Book) -> Result<Option<GroupWatch>, Failure> {
-    let Some(settings) = settings(config, flow)? else { return Ok(None) };
-    let watching =
-        Watching { flow: flow.spec.flow.clone(), group: settings.group.clone(), book: book.clone() };
-    Ok(Some(GroupWatch(tokio::spawn(watching.run(KafkaGroup::new(settings))))))
+/// Looks at the groups of the flows that observe one, as long as what comes back is kept.
+pub(super) fn watch(config: &Config, running: &Running) -> Result<Vec<GroupWatch>, Failure> {
+    let mut watches = Vec::new();
+    for flow in running.flows.iter().map(|flow| &flow.config) {
+        let Some(settings) = settings(config, flow)? else { continue };
+        let (flow, group) = (flow.spec.flow.clone(), settings.group.clone());
+        let watching = Watching { flow, group, book: running.book.clone() };
+        watches.push(GroupWatch(tokio::spawn(watching.run(KafkaGroup::new(settings)))));
+    }
+    Ok(watches)
 }
 
 struct Watching {

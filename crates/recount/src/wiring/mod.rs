@@ -168,13 +168,13 @@ pub async fn start(
             paused,
             spec: recount_engine::FlowSpec { config: version, ..flow.spec.clone() },
         };
-        #[cfg(feature = "kafka")]
-        if options.read_sources {
-            running.groups.extend(group::watch(config, flow, &running.book)?);
-        }
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
     }
     running.routes.push(reporting.router(config)?);
+    #[cfg(feature = "kafka")]
+    if options.read_sources {
+        running.groups = group::watch(config, &running)?;
+    }
     Ok(running)
 }
 

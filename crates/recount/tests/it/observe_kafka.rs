@@ -6,6 +6,7 @@ use crate::kafka::topic::{Topic, unique};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::Message;
+use rdkafka::producer::Producer as _;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -249,7 +250,7 @@ fn gauge(running: &Running, begin: &str) -> Option<String> {
 }
 
 #[test]
-fn a_stuck_group_is_told_from_one_without_members_and_both_from_a_slow_one() {
+fn a_stuck_group_is_told_from_one_without_members() {
     let Some(shop) = Shop::open(1, BY_ID, "1s", "2s") else { return };
     let name = &shop.topic.name;
     shop.publish(0..10, 1);
@@ -272,7 +273,11 @@ fn a_stuck_group_is_told_from_one_without_members_and_both_from_a_slow_one() {
     );
     assert_eq!(report["flows"][0]["not_working"], json!([told]), "{report:#}");
     for _ in 0..4 {
-        assert_eq!(group(&shop.audit().expect(1).json())["status"], "ERR", "it stays so while nothing changes");
+        assert_eq!(
+            group(&shop.audit().expect(1).json())["status"],
+            "ERR",
+            "it stays so while nothing changes"
+        );
     }
     let status = shop.world.recount(&["status", "--json"]).expect(1).json();
     assert_eq!(status["flows"][0]["group"]["status"], "ERR");
@@ -470,4 +475,75 @@ fn effects_counted_over_http_are_held_against_what_the_group_committed() {
     move_it("o3");
     shop.audit_until("balanced", "OK");
     running.terminate().expect(0);
+}
+
+#[test]
+fn a_transactions_marker_behind_the_last_event_is_no_lag() {
+    let Some(shop) = Shop::open(1, BY_ID, "250ms", "1s") else { return };
+    let producer = shop.topic.producer(Some(&shop.topic.name));
+    producer.begin_transaction().unwrap();
+    (0..5).for_each(|id| shop.topic.send(&producer, 0, &order(&format!("o{id}"), "a", 1)));
+    producer.commit_transaction(Duration::from_secs(30)).unwrap();
+    let running = shop.world.start(&["run"]);
+    let consumer = shop.consumer();
+    consumer.take(5, shop.move_all());
+    assert_eq!(shop.topic.committed(&shop.topic.name, 0), Some(5), "the consumer stands before the marker");
+    eventually("the marker is known", || shop.audit().json()["flows"][0]["books"]["not-an-event"] == 1);
+    std::thread::sleep(Duration::from_millis(1500));
+    let report = shop.audit().expect(0).json();
+    assert_eq!((&group(&report)["status"], &group(&report)["lag"]), (&"OK".into(), &0.into()), "{report:#}");
+    running.terminate().expect(0);
+}
+
+/// The blocks of the guide's section about groups: the config, and what the audit prints.
+fn guide() -> (String, String) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guide/observe.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, section) = page.split_once("## Beside a consumer group on Kafka").unwrap();
+    let block = |language: &str| {
+        let (_, from) = section.split_once(&format!("```{language}\n")).unwrap();
+        from.split_once("```").unwrap().0.to_owned()
+    };
+    (block("toml"), block("text"))
+}
+
+#[test]
+fn the_guides_config_is_short_and_finds_what_the_guide_says() {
+    let (config, printed) = guide();
+    assert!(config.lines().count() < 20, "{config}");
+    let Some(server) = recount_services::postgres() else { return };
+    let Some(shop) = Shop::open(1, BY_ID, "30s", "10m") else { return };
+    let url = server.fresh_database().unwrap();
+    let database = url.rsplit('/').next().unwrap().to_owned();
+    server.sql(&database, "CREATE TABLE movement (order_id text)").unwrap();
+    let name = &shop.topic.name;
+    let real = [
+        ("localhost:9092", shop.topic.servers.as_str()),
+        ("postgres://reader@localhost/shop", &url),
+        ("\"orders\"", &format!("\"{name}\"")),
+        ("\"inventory\"", &format!("\"{name}\"")),
+        ("\"30s\"", "\"1s\""),
+    ];
+    let config = real.iter().fold(config, |config, (written, here)| {
+        assert!(config.contains(written), "{written}");
+        config.replace(written, here)
+    });
+    shop.world.configure(&format!("server.listen = \"127.0.0.1:0\"\n{config}"));
+    shop.publish(0..20, 1);
+    let running = shop.world.start(&["run"]);
+    shop.consumer().take(15, |id| {
+        if id != "o3" {
+            server.sql(&database, &format!("INSERT INTO movement VALUES ('{id}')")).unwrap();
+        }
+    });
+    shop.audit_until("imbalanced", "");
+    let told = shop.world.recount(&["audit"]).expect(1).out;
+    let printed = printed.replace("group inventory", &format!("group {name}")).replace("30s", "1s");
+    let (_, since) = told.split_once("expected_effect_missing (1").unwrap();
+    let since = since.split_once("):").unwrap().0;
+    assert!(
+        told.contains(&printed.replace("missing (1)", &format!("missing (1{since})"))),
+        "{told}{printed}"
+    );
+    running.terminate().expect(1);
 }
