@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod embedded_log;
 pub mod file;
+pub mod http_count;
 pub mod http_effect;
 pub mod http_source;
 #[cfg(feature = "kafka")]

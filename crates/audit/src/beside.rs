@@ -12,6 +12,7 @@ use crate::witness::WitnessError;
 use recount_ledger::{LedgerError, StoredBatch};
 use recount_model::budget::duration_text;
 use recount_model::{BookStatus, Fate, Origin, ReasonCode, Timestamp, reason};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 const NAME: &str = "ledger = effects";
@@ -65,6 +66,22 @@ impl Comparing<'_> {
         }
     }
 
+    /// Whether an effect may still be missing. Where the group is known, its own word counts: an event that it has
+    /// not committed past is open, and one that it has is due `within` later. Else our decision's time counts.
+    pub fn standing(&self, fold: usize, offset: u64, decided_at: Timestamp) -> Standing {
+        let Some(group) = self.side.group else {
+            return if self.has_time(decided_at) { Standing::HasTime } else { Standing::Due };
+        };
+        let at = &self.folds[fold].at;
+        if offset >= group.committed(at) {
+            Standing::NotCommitted
+        } else if offset < group.due_below(at, self.inputs.now, self.seen.within_ms) {
+            Standing::Due
+        } else {
+            Standing::HasTime
+        }
+    }
+
     /// Whether the consumer still has time for the effect of something decided then.
     pub fn has_time(&self, decided_at: Timestamp) -> bool {
         let within_ms = i64::try_from(self.seen.within_ms).unwrap_or(i64::MAX);
@@ -75,6 +92,21 @@ impl Comparing<'_> {
     pub fn may_be_ahead(&self) -> bool {
         let last = self.folds.iter().filter_map(|fold| fold.last_decided_at).max();
         self.side.undecided || last.is_none_or(|at| self.has_time(at))
+    }
+
+    /// What the group has done so far; it stands before everything else.
+    fn group_told(&self) -> Option<String> {
+        let group = self.side.group?;
+        let published: u64 = self.folds.iter().map(|fold| fold.books.counts.published).sum();
+        let lag: u64 = self.folds.iter().map(|fold| group.lag(&fold.at, fold.no_event_at_end)).sum();
+        let committed = published.saturating_sub(lag);
+        Some(format!("{published} published, {committed} committed by the group {}; ", group.group))
+    }
+
+    /// Events of which the group has not said that it is done with them.
+    pub fn not_committed_yet(&self, count: u64) -> String {
+        let group = self.side.group.map_or("", |group| group.group.as_str());
+        format!("{count} not committed by the group {group} yet")
     }
 
     pub fn within(&self) -> String {
@@ -92,6 +124,17 @@ impl Comparing<'_> {
             Origin::Reported | Origin::Ran => "effects reported as applied",
         }
     }
+}
+
+/// How an event whose effect is not there stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The consumer has not said that it is done with it.
+    NotCommitted,
+    /// It may still come.
+    HasTime,
+    /// It ought to be there.
+    Due,
 }
 
 /// E2, from what the arbiter attests, the ledger says and the consumer's database holds.
@@ -131,17 +174,20 @@ fn put_together(comparing: &Comparing<'_>, attested: Attested, compared: Compare
         BookStatus::Balanced
     };
     let is_told = compared.told.is_some();
-    let mut sentence = compared.told.unwrap_or_else(|| {
+    let mut sentence = comparing.group_told().unwrap_or_default();
+    sentence.push_str(&compared.told.unwrap_or_else(|| {
         format!("{} {}, {} there", comparing.expected, comparing.expected_effects(), compared.effects)
-    });
+    }));
     for part in &open {
         sentence.push_str(&format!("; {part}"));
     }
     if !is_told {
-        sentence.push_str(&format!(
-            "; there is no cut: an effect may come up to {} after Recount has decided its event",
-            comparing.within()
-        ));
+        let since = match comparing.side.group {
+            Some(group) => format!("the group {} was seen past its event", group.group),
+            None => "Recount has decided its event".to_owned(),
+        };
+        let within = comparing.within();
+        sentence.push_str(&format!("; there is no cut: an effect may come up to {within} after {since}"));
     }
     for blind in &compared.blind {
         sentence.push_str(&format!("; {blind}"));
@@ -183,7 +229,7 @@ fn in_total(comparing: &Comparing<'_>) -> Outcome {
         Ok(effects) => effects,
         Err(error) => return Ok(Err(error)),
     };
-    let young = applied_lately(comparing)?;
+    let NotDue { young, not_committed } = not_due(comparing)?;
     let expected = u64::try_from(comparing.expected).unwrap_or(0);
     let due = expected.saturating_sub(young);
     let which = "the query names no id, so which ones can't be told: write id = \"COLUMN\" in effects";
@@ -203,6 +249,9 @@ fn in_total(comparing: &Comparing<'_>) -> Outcome {
         );
     } else if effects < expected {
         open.push(format!("{} not there yet", plural(expected - effects, "effect")));
+        if not_committed > 0 {
+            open.push(comparing.not_committed_yet(not_committed));
+        }
     } else if effects > expected && comparing.may_be_ahead() {
         open.push(format!("{} of events that are not decided yet", plural(effects - expected, "effect")));
     } else if effects > expected {
@@ -225,15 +274,32 @@ fn in_total(comparing: &Comparing<'_>) -> Outcome {
     }))
 }
 
-/// Applied decisions whose effects still have time.
-fn applied_lately(comparing: &Comparing<'_>) -> Result<u64, LedgerError> {
-    let mut count = 0;
+/// Applied decisions whose effects need not be there yet.
+#[derive(Default)]
+struct NotDue {
+    young: u64,
+    /// Of those, how many the group has not committed past.
+    not_committed: u64,
+}
+
+fn not_due(comparing: &Comparing<'_>) -> Result<NotDue, LedgerError> {
+    let mut not_due = NotDue::default();
+    let mut bounds = BTreeMap::new();
+    for (fold, group) in comparing.folds.iter().filter_map(|fold| Some((fold, comparing.side.group?))) {
+        let due_below = group.due_below(&fold.at, comparing.inputs.now, comparing.seen.within_ms);
+        bounds.insert(&fold.at, (due_below, group.committed(&fold.at)));
+    }
     comparing.inputs.ledger.batches(Some(&comparing.flow.flow), &mut |batch: &StoredBatch| {
-        if comparing.has_time(batch.header.decided_at) {
-            let applied = batch.runs.iter().filter(|run| run.fate == Fate::Applied);
-            count += applied.map(|run| run.to.saturating_sub(run.from)).sum::<u64>();
+        let (due_below, committed) = match comparing.side.group {
+            Some(_) => bounds.get(&batch.header.at).copied().unwrap_or((0, 0)),
+            None if comparing.has_time(batch.header.decided_at) => (0, u64::MAX),
+            None => (u64::MAX, u64::MAX),
+        };
+        for run in batch.runs.iter().filter(|run| run.fate == Fate::Applied) {
+            not_due.young += run.to.saturating_sub(run.from.max(due_below));
+            not_due.not_committed += run.to.saturating_sub(run.from.max(committed));
         }
         ControlFlow::Continue(())
     })?;
-    Ok(count)
+    Ok(not_due)
 }

@@ -3,7 +3,8 @@
 //! Ids are summed in buckets first; only those of buckets that differ are held, by their hashes, so many at
 //! a time that memory stays bounded, and as often as it takes.
 
-use crate::beside::{Compared, Comparing};
+use crate::beside::{Compared, Comparing, Standing};
+use crate::beside_group::GroupLooks;
 use crate::fingerprint::{Sum, id_hash};
 use crate::history::{History, ID_BUCKETS, id_bucket};
 use crate::names::Names;
@@ -45,6 +46,7 @@ struct Found {
     missing: Vec<Place>,
     missing_count: u64,
     waited_for: u64,
+    not_committed: u64,
     twice: Vec<(Place, u64)>,
     twice_count: u64,
     unexpected: Vec<(Place, ReasonCode)>,
@@ -199,6 +201,7 @@ impl Found {
             missing: Vec::new(),
             missing_count: 0,
             waited_for: 0,
+            not_committed: 0,
             twice: Vec::new(),
             twice_count: 0,
             unexpected: Vec::new(),
@@ -221,11 +224,13 @@ impl Found {
                 (Some(place), _) if id.effects == 0 => {
                     let first = &mut self.first_missing[place.fold];
                     *first = Some(first.map_or(place.offset, |offset| offset.min(place.offset)));
-                    if comparing.has_time(place.decided_at) {
-                        self.waited_for += 1;
-                    } else {
-                        self.missing_count += 1;
-                        self.missing.push(place);
+                    match comparing.standing(place.fold, place.offset, place.decided_at) {
+                        Standing::NotCommitted => self.not_committed += 1,
+                        Standing::HasTime => self.waited_for += 1,
+                        Standing::Due => {
+                            self.missing_count += 1;
+                            self.missing.push(place);
+                        }
                     }
                 }
                 // An id that came again beyond the window of duplicates may have as many effects.
@@ -272,16 +277,19 @@ impl Found {
             findings.extend(finding);
         };
         let (missing, inline) = name_places(comparing, self.missing.iter().map(|place| (*place, None)))?;
-        let why = self.diagnosis();
+        let why = comparing.side.group.map_or_else(|| self.diagnosis().to_owned(), went_past);
         let headline = format!(
             "{} of {} {what} are not in the database: {inline}; {why}",
             self.missing_count, comparing.expected
         );
         let since = self.missing.first().map(|place| place.decided_at);
-        let sentence = format!(
-            "decided more than {} ago, and not among the consumer's effects; {why}",
-            comparing.within()
-        );
+        let within = comparing.within();
+        let sentence = match comparing.side.group {
+            Some(_) => {
+                format!("passed by the group more than {within} ago, and not among the consumer's effects")
+            }
+            None => format!("decided more than {within} ago, and not among the consumer's effects; {why}"),
+        };
         let missing = missing.of(self.missing_count).finding(comparing.missing_code(), sentence);
         find(missing.map(|finding| Finding { since, ..finding }), headline);
 
@@ -313,6 +321,9 @@ impl Found {
         if self.waited_for > 0 {
             open.push(format!("{} not there yet", self.waited_for));
         }
+        if self.not_committed > 0 {
+            open.push(comparing.not_committed_yet(self.not_committed));
+        }
         let strength = Strength::ByIdWithoutCut;
         Ok(Compared { strength, effects, findings, unprovable: Vec::new(), open, blind, told })
     }
@@ -334,6 +345,11 @@ impl Found {
             "effects of later events are there, so the consumer went past these and left nothing"
         }
     }
+}
+
+/// What the committed offsets say of what is missing.
+fn went_past(group: &GroupLooks) -> String {
+    format!("the group {} committed past these and left nothing", group.group)
 }
 
 /// Whether an event with the same id came before it.

@@ -158,6 +158,8 @@ pub(crate) struct PartitionFold {
     pub last_seq: u64,
     pub missing_batches: OffsetSet,
     pub last_decided_at: Option<Timestamp>,
+    /// Positions without an event that nothing follows so far, such as a transaction's marker.
+    pub no_event_at_end: Option<(u64, u64)>,
     /// When a loss, and when an unrecorded range that was adopted, was last recorded.
     pub lost_at: Option<Timestamp>,
     pub unrecorded_at: Option<Timestamp>,
@@ -204,6 +206,7 @@ impl PartitionFold {
             last_seq: 0,
             missing_batches: OffsetSet::new(),
             last_decided_at: None,
+            no_event_at_end: None,
             lost_at: None,
             unrecorded_at: None,
             unreported: OffsetSet::new(),
@@ -244,6 +247,7 @@ impl PartitionFold {
         if rolled_back && self.rolled_back_since.is_none() {
             self.rolled_back_since = Some(header.decided_at);
         }
+        self.note_end_without_event(batch);
         for run in &batch.runs {
             self.add_run(run, header.seq);
             if rolled_back {
@@ -269,6 +273,20 @@ impl PartitionFold {
             }
             self.lost_or_unrecorded.insert_range(gap.from, gap.to);
         }
+    }
+
+    /// Keeps the last positions where they carry no event, merged with those that they adjoin.
+    fn note_end_without_event(&mut self, batch: &StoredBatch) {
+        let mut last = self.no_event_at_end;
+        for gap in batch.gaps.iter().filter(|gap| gap.kind == GapKind::NotAnEvent && !gap.is_before_start()) {
+            last = match last {
+                Some((from, to)) if gap.from == to => Some((from, gap.to)),
+                Some((_, to)) if gap.to <= to => last,
+                _ => Some((gap.from, gap.to)),
+            };
+        }
+        let last_event = batch.runs.iter().map(|run| run.to).max().unwrap_or(0);
+        self.no_event_at_end = last.filter(|(_, to)| *to > last_event);
     }
 
     /// Adds what is left of dropped decisions, before any batch is added.

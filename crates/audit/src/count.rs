@@ -1,5 +1,7 @@
 //! The audit itself: who is asked, in which order.
 
+use crate::beside_group::GroupLooks;
+use crate::beside_report::GroupReport;
 use crate::books::{Books, Cut, PartitionFold};
 use crate::budgets::{BudgetsFold, acceptances};
 use crate::effects::{self, EffectsSide};
@@ -45,6 +47,7 @@ enum EffectsAsked<'a> {
 }
 
 fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowReport, LedgerError> {
+    let group = flow.group.map(|group| group.looks());
     let marks_before = marks(inputs, flow)?;
     let asked = ask_effects(flow);
     let marks = marks(inputs, flow)?;
@@ -90,8 +93,8 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
     }
     let undecided = partitions.is_empty()
         || partitions.iter().any(|partition| partition.published.is_none() || partition.counts.open > 0);
-    let keyed = (position_key, undecided);
-    let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), keyed);
+    let beside = Beside { position_key, undecided, group: group.as_ref().map(Result::as_ref) };
+    let effects = effect_statements(inputs, flow, &asked, &folds, history.as_ref(), beside);
     statements.extend(match tolerate(effects, &mut corrupt)? {
         Some(statements) => statements,
         None => vec![effects::away(&WitnessError::Unreachable(corrupt.join("; ")))],
@@ -107,7 +110,12 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         journal: &journal,
         now: inputs.now,
     };
-    let (not_working, not_known) = judge(&judged);
+    let (mut not_working, mut not_known) = judge(&judged);
+    let group = group.map(|looked| looked.map(|looks| GroupReport::new(&looks, &folds, inputs.now)));
+    not_working.extend(group.iter().flatten().filter_map(GroupReport::not_working));
+    if let (Some(Err(error)), Some(asked)) = (&group, flow.group) {
+        not_known.push(format!("the group {} can't be asked: {error}", asked.group()));
+    }
     let mut books = Books::default();
     folds.iter().for_each(|fold| books.add(&fold.books));
     Ok(FlowReport {
@@ -118,6 +126,7 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
         partitions,
         statements,
         budgets,
+        group: group.and_then(Result::ok),
         not_working,
         not_known,
         last_decided_at: folds.iter().filter_map(|fold| fold.last_decided_at).max(),
@@ -369,13 +378,22 @@ fn read_history(
     history::read(inputs.ledger, &flow.flow, folds, &flow.reconciles, key, position_key).map(Some)
 }
 
+/// What effects are looked at with, besides their witness.
+struct Beside<'a> {
+    position_key: u64,
+    /// Whether the source may hold events that are not decided yet.
+    undecided: bool,
+    /// The observed consumer's group, where one is declared.
+    group: Option<Result<&'a GroupLooks, &'a WitnessError>>,
+}
+
 fn effect_statements(
     inputs: &AuditInputs<'_>,
     flow: &FlowAudit<'_>,
     asked: &EffectsAsked<'_>,
     folds: &[PartitionFold],
     history: Option<&History>,
-    (position_key, undecided): (u64, bool),
+    beside: Beside<'_>,
 ) -> Result<Vec<Statement>, LedgerError> {
     let mut statements = Vec::new();
     let snapshot = match asked {
@@ -385,8 +403,14 @@ fn effect_statements(
             None
         }
         EffectsAsked::Snapshot(snapshot, rows) => {
-            let side = EffectsSide { snapshot: &**snapshot, rows, position_key, undecided };
-            statements.push(effects::statement(inputs, flow, &side, folds, history)?);
+            let Beside { position_key, undecided, group } = beside;
+            statements.push(match group.transpose() {
+                Ok(group) => {
+                    let side = EffectsSide { snapshot: &**snapshot, rows, position_key, undecided, group };
+                    effects::statement(inputs, flow, &side, folds, history)?
+                }
+                Err(error) => effects::away(error),
+            });
             Some(&**snapshot)
         }
     };

@@ -1,6 +1,7 @@
 //! E2: what the ledger calls applied is committed in the database.
 
 use crate::beside::{self, Comparing, Seen};
+use crate::beside_group::GroupLooks;
 use crate::books::PartitionFold;
 use crate::fingerprint::{ChunkSums, Sum, id_hash, position_hash};
 use crate::history::{History, ID_BUCKETS, id_bucket};
@@ -40,6 +41,8 @@ pub(crate) struct EffectsSide<'a> {
     pub position_key: u64,
     /// Whether the source may hold events that are not decided yet.
     pub undecided: bool,
+    /// The group of an observed consumer, where one is declared.
+    pub group: Option<&'a GroupLooks>,
 }
 
 /// E2 where nobody can be asked.

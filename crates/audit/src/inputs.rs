@@ -1,5 +1,6 @@
 //! What an audit is given.
 
+use crate::beside_group::GroupWitness;
 use crate::witness::{EffectWitness, SourceWitness};
 use recount_checks::RawEvent;
 use recount_ledger::LedgerRead;
@@ -107,6 +108,8 @@ pub struct FlowAudit<'a> {
     pub flow: FlowName,
     /// The source; none where no witness is declared for it.
     pub source: Option<&'a dyn SourceWitness>,
+    /// The group of an observed consumer; none: only its effects are looked at.
+    pub group: Option<&'a dyn GroupWitness>,
     /// How the auditor finds ids; none: E1 is counted, not identified.
     pub identify: Option<&'a dyn Identify>,
     /// How single events are named by id where a finding is about positions that the ledger has no event of.
@@ -137,6 +140,7 @@ impl<'a> FlowAudit<'a> {
         Self {
             flow,
             source: None,
+            group: None,
             identify: None,
             naming: None,
             origin: Origin::Ran,

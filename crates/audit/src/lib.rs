@@ -1,6 +1,6 @@
 //! Counting again: witnesses, books, statements. Never imports the engine.
 //!
-//! [`audit`](count::audit) reads in this order: the ledger's marks → the effects (one snapshot) → what was
+//! [`audit`](count::audit) reads in this order: what an observed group has committed → the ledger's marks → the effects (one snapshot) → what was
 //! published → the ledger's records up to those marks. Since the ledger is append-only, reading its records
 //! last, but never past the marks, is the same as a snapshot taken before the effects'.
 //!
@@ -9,7 +9,9 @@
 //! again, and then named.
 
 mod beside;
+pub mod beside_group;
 mod beside_ids;
+mod beside_report;
 pub mod books;
 pub mod budgets;
 pub mod count;
@@ -26,6 +28,8 @@ pub mod report;
 pub mod witness;
 mod working;
 
+pub use beside_group::{GroupLook, GroupLooks, GroupMove, GroupWitness, GroupWord, MoveKind};
+pub use beside_report::{GroupPartition, GroupReport};
 pub use books::{Books, books};
 pub use budgets::{BudgetReport, Exceeded};
 pub use count::audit;

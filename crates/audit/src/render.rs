@@ -1,5 +1,7 @@
 //! The audit in sentences, for people.
 
+use crate::beside_group::GroupWord;
+use crate::beside_report::GroupReport;
 use crate::books::Books;
 use crate::budgets::BudgetReport;
 use crate::report::{AuditReport, Finding, FlowReport, Statement};
@@ -8,6 +10,9 @@ use std::fmt::Write;
 
 /// How wide names of statements are set.
 const STATUS_WIDTH: usize = 11;
+
+/// So many partitions of an observed group are told one by one.
+const PARTITIONS_MAX: usize = 12;
 
 /// An audit as text. The shares of skipped and dead-lettered stand beside every "balanced".
 pub fn text(report: &AuditReport) -> String {
@@ -41,6 +46,9 @@ fn flow_text(out: &mut String, flow: &FlowReport) {
     out.push('\n');
     for statement in &flow.statements {
         statement_text(out, statement, &flow.books);
+    }
+    if let Some(group) = &flow.group {
+        group_text(out, group);
     }
     budgets_text(out, &flow.budgets);
 }
@@ -112,6 +120,21 @@ fn statement_text(out: &mut String, statement: &Statement, books: &Books) {
     }
     for command in &statement.look {
         let _ = writeln!(out, "     look: {command}");
+    }
+}
+
+fn group_text(out: &mut String, group: &GroupReport) {
+    let _ = writeln!(out, "  {}", group.sentence());
+    let uneven = group.partitions.iter().filter(|partition| partition.status != GroupWord::Ok);
+    for partition in uneven.take(PARTITIONS_MAX) {
+        let (name, status) = (&partition.at.partition, partition.status.word());
+        let committed = partition.committed.map_or("nothing".to_owned(), |offset| offset.to_string());
+        let (end, lag) = (partition.end, partition.lag);
+        let _ =
+            writeln!(out, "     partition {name:<6} {status:<8} committed {committed} of {end}, lag {lag}");
+    }
+    for moved in &group.moves {
+        let _ = writeln!(out, "     {} {}", moved.at, moved.sentence(&group.group));
     }
 }
 

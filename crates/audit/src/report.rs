@@ -1,5 +1,6 @@
 //! What an audit comes to. The text is in [`render`](crate::render); the JSON form is made here.
 
+use crate::beside_report::GroupReport;
 use crate::books::Books;
 use crate::budgets::BudgetReport;
 use crate::witness::Published;
@@ -172,6 +173,8 @@ pub struct FlowReport {
     pub statements: Vec<Statement>,
     /// Each declared reason.
     pub budgets: Vec<BudgetReport>,
+    /// The group of an observed consumer, where one is declared and could be asked.
+    pub group: Option<GroupReport>,
     /// Why the flow is not working; empty where nothing says so.
     pub not_working: Vec<String>,
     /// What would have to be known to say that it works.
@@ -264,6 +267,7 @@ impl FlowReport {
             "partitions": self.partitions.iter().map(partition_json).collect::<Vec<_>>(),
             "statements": self.statements.iter().map(statement_json).collect::<Vec<_>>(),
             "budgets": self.budgets.iter().map(BudgetReport::json).collect::<Vec<_>>(),
+            "group": self.group.as_ref().map(GroupReport::json),
         })
     }
 }

@@ -16,6 +16,30 @@ pub struct BookMetric {
     pub status: &'static str,
 }
 
+/// How the group of an observed consumer stood at the last audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMetric {
+    /// Its name, as the config has it.
+    pub group: String,
+    /// `OK`, `WARN`, `ERR` or `learning`.
+    pub status: &'static str,
+    /// Positions between what it has committed and the end.
+    pub lag: u64,
+    /// Members, where that can be told.
+    pub members: Option<u32>,
+}
+
+/// The group of a flow's audit as a metric.
+pub fn group_metric(flow: &recount_audit::FlowReport) -> Option<GroupMetric> {
+    let group = flow.group.as_ref()?;
+    Some(GroupMetric {
+        group: group.group.clone(),
+        status: group.status.of_group(),
+        lag: group.lag,
+        members: group.members,
+    })
+}
+
 /// One flow's numbers.
 pub struct FlowMetrics<'a> {
     /// Its declaration: every declared reason exists at 0 from the start.
@@ -24,6 +48,8 @@ pub struct FlowMetrics<'a> {
     pub counts: FlowCounts,
     /// Books of the last audit, where there was one.
     pub books: Vec<BookMetric>,
+    /// The group of an observed consumer at the last audit.
+    pub group: Option<GroupMetric>,
     /// The ledger's counts at the last audit.
     pub book_counts: Option<BookCounts>,
     /// When the last audit was completed, Unix seconds.
@@ -51,6 +77,7 @@ pub fn render_with_spans(flows: &[FlowMetrics<'_>], spans: Option<SpanCounts>) -
     flags_and_attempts(&mut out, flows);
     gauges(&mut out, flows);
     books(&mut out, flows);
+    groups(&mut out, flows);
     modes(&mut out, flows);
     if let Some(SpanCounts { sent, left_out }) = spans {
         out.family("recount_spans_sent", "counter", "Spans that the collector took.");
@@ -177,6 +204,37 @@ fn modes(out: &mut Text, flows: &[FlowMetrics<'_>]) {
     for flow in flows {
         let labels = [("flow", flow.name()), ("mode", flow.config.mode.word())];
         out.sample("recount_flow_mode", &labels, 1);
+    }
+}
+
+/// Nothing is written where no flow observes a group.
+fn groups(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    let observed = || flows.iter().filter_map(|flow| Some((flow.name(), flow.group.as_ref()?)));
+    if observed().next().is_none() {
+        return;
+    }
+    let help = "1 for how the observed consumer's group stood at the last audit, by Burrow's rules.";
+    out.family("recount_group_status", "gauge", help);
+    for (flow, group) in observed() {
+        for status in ["OK", "WARN", "ERR", "learning"] {
+            let labels = [("flow", flow), ("group", group.group.as_str()), ("status", status)];
+            out.sample("recount_group_status", &labels, u8::from(status == group.status));
+        }
+    }
+    let help = "Between what the observed consumer's group has committed and the end of the topic.";
+    out.family("recount_group_lag_positions", "gauge", help);
+    for (flow, group) in observed() {
+        out.sample(
+            "recount_group_lag_positions",
+            &[("flow", flow), ("group", group.group.as_str())],
+            group.lag,
+        );
+    }
+    out.family("recount_group_members", "gauge", "Members of the observed consumer's group.");
+    for (flow, group) in observed() {
+        if let Some(members) = group.members {
+            out.sample("recount_group_members", &[("flow", flow), ("group", group.group.as_str())], members);
+        }
     }
 }
 

@@ -213,6 +213,7 @@ async fn metrics(State(control): State<Control>) -> Response {
                 config,
                 counts: handle.stats(),
                 books: audited.map(crate::metrics::book_metrics).unwrap_or_default(),
+                group: audited.and_then(crate::metrics::group_metric),
                 book_counts: audited.map(|flow| flow.books.counts),
                 audit_completed_s: report.as_ref().map(|report| report.at.0 / 1000),
             }

@@ -33,7 +33,7 @@ pub(super) struct Answer {
 
 /// An agent that follows no redirects, takes no proxy from the environment and asks for no compression
 /// (whose size could not be bounded beforehand).
-pub(super) fn agent(deadline_ms: u64) -> Agent {
+pub(crate) fn agent(deadline_ms: u64) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)

@@ -17,6 +17,7 @@ use crate::actor::Actor;
 use crate::sql::Held;
 use crate::sqlite::{Known, SqliteEffect, SqliteOpenError, open_arbiter};
 use async_trait::async_trait;
+pub(crate) use client::agent;
 use client::{Client, Post};
 use recount_engine::{
     Claim, Committed, Effect, EffectBatch, EffectEvent, EffectFault, OtherwiseVerdict, Outcome, Taken,

@@ -10,8 +10,12 @@
 //! consumer group comes later.
 
 mod client;
+mod group;
+mod group_notes;
 #[allow(unsafe_code)]
 mod native;
+#[allow(unsafe_code)]
+mod native_group;
 mod publisher;
 mod reader;
 mod settings;
@@ -19,6 +23,8 @@ mod source;
 mod watermarks;
 mod witness;
 
+pub use group::{GroupSettings, KafkaGroup, KafkaGroupWitness, Seen};
+pub use group_notes::NotesError;
 pub use publisher::{PublishError, Receipt, TopicPublisher};
 pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Told};
 pub use source::KafkaSource;

@@ -124,7 +124,7 @@ unsafe fn read_description(event: *mut sys::rd_kafka_event_t) -> Result<Describe
 
 /// # Safety
 /// `text` is null or a text that ends with a null byte.
-unsafe fn text(text: *const c_char) -> String {
+pub(super) unsafe fn text(text: *const c_char) -> String {
     match text.is_null() {
         true => String::new(),
         // SAFETY: it isn't null, and ends as the caller promises.

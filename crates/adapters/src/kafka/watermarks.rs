@@ -14,7 +14,7 @@ pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 pub(super) const AWAY_ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// As long as an answer may take now.
-fn answer_wait(consumer: &Consumer) -> Duration {
+pub(super) fn answer_wait(consumer: &Consumer) -> Duration {
     match consumer.context().trouble() {
         Some(_) => AWAY_ANSWER_WAIT,
         None => ANSWER_WAIT,

@@ -273,6 +273,7 @@ fn metrics_text(config: &Config, args: &RunArgs, counts: &[FlowCounts], report: 
                 config,
                 counts: counts.clone(),
                 books: audited.map(book_metrics).unwrap_or_default(),
+                group: audited.and_then(crate::metrics::group_metric),
                 book_counts: audited.map(|flow| flow.books.counts),
                 audit_completed_s: Some(report.at.0 / 1000),
             }

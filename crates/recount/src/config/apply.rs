@@ -337,19 +337,28 @@ fn declared(
 
 fn http_route(apply: &RawTable, context: &mut Context<'_, '_>, reasons: &mut Vec<ReasonInfo>) -> HttpRoute {
     let url = apply.text("http").unwrap_or_default();
-    let at = apply.place("http");
+    check_address(&url, &apply.place("http"), ("a handler", "http://localhost:8000/reserve"), context);
+    declared_reasons(apply, context, reasons);
+    HttpRoute { url, deadline_ms: apply.quantity("deadline"), token: apply.secret("token", &context.folder) }
+}
+
+/// What is to be asked there, and an example of it, stand in the faults.
+pub(super) fn check_address(
+    url: &str,
+    at: &Place,
+    (what, example): (&str, &str),
+    context: &mut Context<'_, '_>,
+) {
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(rest));
     if authority.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
-        let help = "write: http = \"http://localhost:8000/reserve\"".to_owned();
-        context.sink.fault(&at, format!("{url:?} is not the address of a handler"), help);
+        let help = format!("write: http = \"{example}\"");
+        context.sink.fault(at, format!("{url:?} is not the address of {what}"), help);
     } else if authority.contains('@') {
         context.sink.mask(at.span.clone());
         let message =
             "the address holds a name or password, and this file is kept in the ledger as it is written";
-        context.sink.fault(&at, message, "write: token = \"${HANDLER_TOKEN}\"".to_owned());
+        context.sink.fault(at, message, "write: token = \"${HANDLER_TOKEN}\"".to_owned());
     }
-    declared_reasons(apply, context, reasons);
-    HttpRoute { url, deadline_ms: apply.quantity("deadline"), token: apply.secret("token", &context.folder) }
 }
 
 /// One flow has one database, one way of counting effects, and either SQL or one handler.
@@ -414,6 +423,15 @@ fn handler_reasons(reasons: &[ReasonInfo]) -> BTreeMap<recount_model::ReasonCode
 pub(super) fn effect_rows(table: &RawTable, context: &mut Context<'_, '_>) -> EffectRows {
     if let Some(custom) = table.table("effects") {
         let sql = custom.text("sql").unwrap_or_default();
+        if !custom.has("sql") {
+            let help =
+                "write: effects = { sql = \"SELECT order_id FROM movement\", id = \"order_id\" }".to_owned();
+            context.sink.fault(&custom.at, "`effects` has no `sql`: a query with one row an effect", help);
+        }
+        for key in ["http", "count"].into_iter().filter(|key| custom.has(key)) {
+            let message = format!("`{key}` counts the effects of a consumer that Recount doesn't run");
+            context.sink.fault(&custom.place(key), message, "write `sql`, and leave it out".to_owned());
+        }
         if custom.has("sql") {
             let text = SqlText::read(&sql);
             let fault = text.query_fault().or_else(|| {

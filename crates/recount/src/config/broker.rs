@@ -6,7 +6,7 @@ use super::resolve::Context;
 use super::secret::{Secret, SecretError, env_name, expand_env};
 use super::spec::KeySpec;
 use super::value::dotted;
-use super::{FlowMode, SourceConfig};
+use super::{FlowMode, SourceConfig, watched};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -213,13 +213,7 @@ pub(super) fn source(
         let message = "`follow` is for files: a topic is always followed";
         context.sink.fault(&source.place("follow"), message, "leave `follow` out".to_owned());
     }
-    if mode != FlowMode::Run && source.has("group") {
-        let message = format!(
-            "`group` is for `mode = \"run\"`: in {} Recount writes no offsets, and does not look at the consumer's yet",
-            mode.word()
-        );
-        context.sink.fault(&source.place("group"), message, "leave `group` out".to_owned());
-    }
+    let observed = watched::observed_group(source, mode, context);
     let topic = source.text("topic");
     if !source.has("topic") {
         let help =
@@ -237,12 +231,12 @@ pub(super) fn source(
         }
         _ => None,
     };
-    Some(SourceConfig::Kafka { broker, topic: topic?, group, start: source.start("start") })
+    Some(SourceConfig::Kafka { broker, topic: topic?, group, observed, start: source.start("start") })
 }
 
 /// Keys that say something only of a topic.
 pub(super) fn refuse_keys_of_a_topic(source: &RawTable, context: &mut Context<'_, '_>) {
-    for key in ["topic", "group", "start"] {
+    for key in ["topic", "group", "group_window", "start"] {
         if source.has(key) {
             let message = format!("`{key}` is for a source on a broker, and this names none");
             let help =

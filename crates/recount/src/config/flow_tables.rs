@@ -173,7 +173,7 @@ const SOURCE: TableSpec = TableSpec {
             "broker",
             Kind::Text,
             "\"main\"",
-            "A `[broker.NAME]`; with it a `topic`, and in `run` a `group`.",
+            "A `[broker.NAME]`; with it a `topic`, in `run` a `group`, and in `observe` the consumer's.",
         ),
         optional(
             "topic",
@@ -185,7 +185,13 @@ const SOURCE: TableSpec = TableSpec {
             "group",
             Kind::Text,
             "\"inventory\"",
-            "The consumer group in which the position is written, for those who look at its lag. It never decides where the flow reads: the flow's own record does.",
+            "The consumer group in which the position is written, for those who look at its lag. It never decides where the flow reads: the flow's own record does. With `mode = \"observe\"`: the observed consumer's own group, which is only looked at; nothing joins it or commits in its name, and an effect is due `within` after the group was seen past its event.",
+        ),
+        default(
+            "group_window",
+            Kind::Duration,
+            "\"10m\"",
+            "With `mode = \"observe\"` and a `group`: how far back its status looks (`OK`, `WARN`, `ERR`, by Burrow's rules). Longer than the consumer may take from one commit to the next.",
         ),
         optional(
             "start",
@@ -291,7 +297,7 @@ const APPLY: TableSpec = TableSpec {
             "within",
             Kind::Duration,
             "\"30s\"",
-            "With `mode = \"observe\"` or `\"report\"`: for so long after Recount has seen an event its effect, or its report, may be missing; until then it is open.",
+            "With `mode = \"observe\"` or `\"report\"`: for so long after Recount has seen an event its effect, or its report, may be missing; until then it is open. Where an observed `group` is named: for so long after the group was seen past it.",
         ),
         default(
             "deadline",
@@ -303,7 +309,7 @@ const APPLY: TableSpec = TableSpec {
             "token",
             Kind::Secret,
             "\"${HANDLER_TOKEN}\"",
-            "With `http`: bearer token sent to the handler.",
+            "With `http`: bearer token sent to the handler. Beside a consumer of yours: with `effects.http`.",
         ),
         table("reason", Kind::Tables(&HANDLER_REASON), "Reasons that the handler may give."),
         table(
@@ -318,17 +324,29 @@ const EFFECTS: TableSpec = TableSpec {
     header: "[flow.NAME.apply.effects]",
     doc: "Your own count of effects.",
     keys: &[
-        required(
+        optional(
             "sql",
             Kind::Text,
             "\"SELECT order_id FROM movement\"",
-            "A query with one row an effect. Beside a consumer of yours: where it records refusals elsewhere, UNION ALL them; where rows are older than the events, leave them out.",
+            "Required, unless `http` is given. A query with one row an effect. Beside a consumer of yours: where it records refusals elsewhere, UNION ALL them; where rows are older than the events, leave them out.",
         ),
         optional(
             "id",
             Kind::Text,
             "\"order_id\"",
             "Its column with the event's id; without it effects are only counted.",
+        ),
+        optional(
+            "http",
+            Kind::Text,
+            "\"http://localhost:8000/movements/count\"",
+            "Beside a consumer of yours, instead of `database` and `sql`: an address that answers a GET with JSON that holds the number of effects. `token` of the `apply` is sent along.",
+        ),
+        optional(
+            "count",
+            Kind::Text,
+            "\"/total\"",
+            "With `http`: where the number stands in the answer, as a JSON Pointer. Without it the answer is the number.",
         ),
     ],
 };

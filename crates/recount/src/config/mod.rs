@@ -145,9 +145,20 @@ pub enum SourceConfig {
         topic: String,
         /// The group in which the position is written; none where Recount only watches.
         group: Option<String>,
+        /// The group of the consumer that is observed; nothing is ever written to it.
+        observed: Option<ObservedGroup>,
         /// Where to begin where the ledger has nothing.
         start: Option<StartAt>,
     },
+}
+
+/// The consumer group that an observed flow looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedGroup {
+    /// Its name.
+    pub group: String,
+    /// How far back its status looks.
+    pub window_ms: u64,
 }
 
 /// Who owns the loop.
@@ -213,10 +224,13 @@ pub enum EffectConfig {
     },
     /// Nothing by Recount: the consumer is somebody else's, and its effects are only looked at.
     Watched {
-        /// A key of [`Config::databases`]; none where a consumer that reports has no effects to be counted.
+        /// A key of [`Config::databases`]; none where they are counted over HTTP, or where a consumer that reports has
+        /// no effects to be counted.
         database: Option<String>,
         /// The user's own query, or none.
         effects: EffectRows,
+        /// Who tells their number over HTTP, instead of a database.
+        http: Option<HttpCount>,
         /// For how long after Recount has seen an event its effect, or its report, may be missing.
         within_ms: u64,
     },
@@ -242,7 +256,15 @@ impl EffectConfig {
                 database: Some(database),
                 effects: EffectRows::Custom { sql, id },
                 within_ms,
-            } => Some(WatchedEffects { database, sql, id: id.as_deref(), within_ms: *within_ms }),
+                ..
+            } => Some(WatchedEffects { database, sql, id: id.as_deref(), http: None, within_ms: *within_ms }),
+            Self::Watched { http: Some(http), within_ms, .. } => Some(WatchedEffects {
+                database: &http.url,
+                sql: "",
+                id: None,
+                http: Some(http),
+                within_ms: *within_ms,
+            }),
             _ => None,
         }
     }
@@ -251,14 +273,27 @@ impl EffectConfig {
 /// Where the effects of a consumer that Recount doesn't run are seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchedEffects<'c> {
-    /// A key of [`Config::databases`].
+    /// A key of [`Config::databases`]; with `http` its address, to be shown.
     pub database: &'c str,
-    /// One row an effect.
+    /// One row an effect; empty with `http`.
     pub sql: &'c str,
     /// Its column with the event's id; none where only counting is possible.
     pub id: Option<&'c str>,
+    /// Who is asked instead of a database.
+    pub http: Option<&'c HttpCount>,
     /// For how long after Recount has seen an event its effect may be missing.
     pub within_ms: u64,
+}
+
+/// Who tells over HTTP how many effects there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCount {
+    /// Where.
+    pub url: String,
+    /// A JSON Pointer to the number in its answer.
+    pub pointer: String,
+    /// Bearer token sent along.
+    pub token: Option<Secret>,
 }
 
 /// One `apply` with `http`.

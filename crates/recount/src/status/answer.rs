@@ -79,6 +79,8 @@ pub struct FlowStatus {
     pub dead_letters: Vec<DeadLetterStatus>,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
+    /// The group of an observed consumer, as in the audit's JSON; none where none is declared or it can't be asked.
+    pub group: Option<serde_json::Value>,
     /// When it last decided something.
     pub last_decided_at: Option<String>,
     /// The last change of its config.

@@ -157,6 +157,7 @@ impl Gathered<'_> {
             keys_held: self.keys_held()?,
             dead_letters: self.dead_letters()?,
             paused: paused.map(|why| why.trim_start_matches(": ").to_owned()),
+            group: audited.group.as_ref().map(recount_audit::GroupReport::json),
             last_decided_at: audited.last_decided_at.map(|at| at.to_string()),
             change: change::last_change(configs, spec.flow.as_str()),
             books,

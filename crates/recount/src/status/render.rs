@@ -53,6 +53,7 @@ fn flow_text(out: &mut String, flow: &FlowStatus, status: &Status) {
     wrapped(out, "  ", &books(flow));
     reasons(out, flow);
     wrapped(out, "  ", &waiting(flow));
+    group(out, flow);
     dead_letters(out, flow);
     if let Some(change) = &flow.change {
         wrapped(out, "  ", &change_text(change));
@@ -164,6 +165,20 @@ fn waiting(flow: &FlowStatus) -> String {
         let _ = write!(text, "; paused: {why}");
     }
     text
+}
+
+/// How the group of an observed consumer stands, and what was moved last.
+fn group(out: &mut String, flow: &FlowStatus) {
+    let Some(group) = &flow.group else { return };
+    // What it is not working for stands above already, in the same words.
+    let sentence = group["sentence"].as_str().unwrap_or_default();
+    if !flow.not_working.iter().any(|why| why == sentence) {
+        wrapped(out, "  ", sentence);
+    }
+    if let Some(moved) = group["moves"].as_array().and_then(|moves| moves.last()) {
+        let text = |field: &str| moved[field].as_str().unwrap_or_default();
+        wrapped(out, "  ", &format!("{}: {}", text("at"), text("sentence")));
+    }
 }
 
 /// `850 ms`, `12 s`, `3 min`, `5 h`, `2 d`: the largest unit that it is at least two of.

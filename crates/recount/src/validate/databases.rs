@@ -1,6 +1,7 @@
 //! Asks the databases that are there what they say of the statements, without changing anything.
 
 use crate::config::{Config, DatabasePlace, EffectConfig, Fault, FlowConfig, WatchedEffects};
+use crate::wiring::audit::http_count;
 use crate::wiring::effect::{find_database, postgres_settings, sql_settings};
 use recount_adapters::postgres::{self, PostgresEffectSettings, PostgresOpenError};
 use recount_adapters::sqlite::{SqliteOpenError, SqliteWitness, WitnessError, examine};
@@ -114,6 +115,11 @@ fn ask_postgres(
 /// Asks for the first effect, in a database that is opened for reading only.
 fn ask_watched(config: &Config, watched: &WatchedEffects<'_>) -> Result<String, WitnessError> {
     let away = |error: &dyn std::fmt::Display| WitnessError::Away(error.to_string());
+    if let Some(http) = watched.http {
+        let asked = http_count(http).map_err(|failure| away(&failure.message))?.count();
+        let count = asked.map_err(|error| away(&error))?;
+        return Ok(format!("{} gives the number of effects, {count} now", http.url));
+    }
     let database = find_database(config, watched.database).map_err(|failure| away(&failure.message))?;
     let DatabasePlace::Sqlite(path) = database.place().map_err(|error| away(&error))? else {
         return Ok(format!("{} is asked by the audit, in a read-only transaction", watched.database));

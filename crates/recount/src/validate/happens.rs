@@ -1,7 +1,7 @@
 //! The table *what happens when*, of one flow.
 
 use super::Happens;
-use crate::config::{EffectConfig, FlowConfig, FlowMode, SourceConfig, size_text};
+use crate::config::{EffectConfig, FlowConfig, FlowMode, ObservedGroup, SourceConfig, size_text};
 use recount_engine::BreakerAction;
 use recount_model::budget::duration_text;
 use recount_model::decide::AfterLast;
@@ -191,8 +191,30 @@ fn watched_happens(flow: &FlowConfig, within_ms: u64) -> Vec<Happens> {
         "its database is away",
         "unprovable until it is back; Recount reads on, and changes nothing there".to_owned(),
     ));
+    if let SourceConfig::Kafka { observed: Some(observed), .. } = &flow.source {
+        rows.extend(group_happens(observed));
+    }
     rows.extend(reported);
     rows
+}
+
+/// What is said of the consumer's group.
+fn group_happens(observed: &ObservedGroup) -> Vec<Happens> {
+    let (group, window) = (&observed.group, duration_text(observed.window_ms));
+    let row = |when: &'static str, then: String| Happens { when, then };
+    vec![
+        row("the group has not committed an event", "open, however long ago Recount decided it".to_owned()),
+        row(
+            "the group commits nothing further",
+            format!(
+                "after {window} with events waiting: not working ({group} is STALL, without members STOP)"
+            ),
+        ),
+        row(
+            "the group's offsets are moved",
+            "told (offset_moved_outside); what was passed over is missing once its time is over".to_owned(),
+        ),
+    ]
 }
 
 fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {

@@ -177,7 +177,11 @@ fn source_text(source: &SourceConfig) -> String {
         SourceConfig::File { path, follow: false } => format!("the file {}", path.display()),
         SourceConfig::Stdin => "standard input".to_owned(),
         SourceConfig::Http { path } => format!("requests to {path}"),
-        SourceConfig::Kafka { broker, topic, .. } => format!("the topic {topic} on {broker}"),
+        SourceConfig::Kafka { broker, topic, observed, .. } => {
+            let group = observed.as_ref().map(|observed| observed.group.as_str());
+            let beside = group.map(|group| format!(", beside the group {group}")).unwrap_or_default();
+            format!("the topic {topic} on {broker}{beside}")
+        }
     }
 }
 
@@ -194,6 +198,9 @@ fn effect_text(effect: &EffectConfig) -> String {
         }
         EffectConfig::Watched { database: Some(database), .. } => {
             format!("another consumer's, seen in {database}; Recount changes nothing there")
+        }
+        EffectConfig::Watched { http: Some(http), .. } => {
+            format!("another consumer's, counted by {}", http.url)
         }
         EffectConfig::Watched { database: None, .. } => {
             "another consumer's; where it is seen isn't declared".to_owned()

@@ -24,9 +24,15 @@ fn watched(flow: &FlowConfig, from: &str) -> Promise {
         ),
     };
     let compared = watched.map_or(String::new(), |watched| {
+        let since = match &flow.source {
+            SourceConfig::Kafka { observed: Some(observed), .. } => {
+                format!("the group {} was seen past its event", observed.group)
+            }
+            _ => "Recount has seen its event".to_owned(),
+        };
         format!(
-            "; there is no cut between that and what {} holds: an effect may be missing for {} after Recount has \
-             seen its event, then it is a finding",
+            "; there is no cut between that and what {} holds: an effect may be missing for {} after {since}, then \
+             it is a finding",
             watched.database,
             duration_text(watched.within_ms)
         )
@@ -44,6 +50,10 @@ pub(super) fn promise(flow: &FlowConfig) -> Promise {
         SourceConfig::Http { .. } => {
             "an event has its position in the embedded log from the 202 on; a sender that gets no answer sends \
              again, which the duplicate window sees"
+        }
+        SourceConfig::Kafka { .. } if flow.mode != FlowMode::Run => {
+            "a record that is read again is known by its position in this incarnation of the topic; Recount reads it \
+             on its own, joins no group and commits no offset"
         }
         SourceConfig::Kafka { .. } => {
             "a record that is read again is known by its position in this incarnation of the topic; the group's \

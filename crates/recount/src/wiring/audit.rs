@@ -4,14 +4,16 @@ use super::effect::find_database;
 use super::source::log_path;
 use super::{compile, now, read_ledger};
 use crate::config::{
-    Config, DatabasePlace, FlowConfig, ReconcileConfig, RightSide, SourceConfig, SumOf, WatchedEffects,
+    Config, DatabasePlace, FlowConfig, HttpCount, ReconcileConfig, RightSide, SourceConfig, SumOf,
+    WatchedEffects,
 };
 use crate::exit::Failure;
+use recount_adapters::http_count::HttpCountWitness;
 use recount_adapters::postgres::PostgresEffectWitness;
 use recount_adapters::witness::{BesideWitness, FileSourceWitness, LogSourceWitness, SqliteEffectWitness};
 use recount_audit::{
-    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, Identify, ReconcileAudit,
-    ReconcileOf, SourceWitness, audit,
+    AuditInputs, AuditReport, EffectWitness, EffectsDeclared, FlowAudit, GroupWitness, Identify,
+    ReconcileAudit, ReconcileOf, SourceWitness, audit,
 };
 use recount_checks::{FlowChecks, RawEvent};
 use recount_engine::{EffectRows, FlowCounts, FlowEnd};
@@ -37,6 +39,7 @@ pub struct AuditOptions {
 /// Everything that one flow is asked about with; borrowed by its `FlowAudit`.
 struct Witnesses {
     source: Box<dyn SourceWitness>,
+    group: Option<Box<dyn GroupWitness>>,
     effect: Box<dyn EffectWitness>,
     others: BTreeMap<String, Box<dyn EffectWitness>>,
     identify: Identifier,
@@ -168,7 +171,11 @@ fn witnesses(
     let effect: Box<dyn EffectWitness> = match (flow.effect.in_database(), flow.effect.watched()) {
         (Some((database, _)), _) => witness(config, flow, database)?,
         (None, Some(watched)) => {
-            Box::new(BesideWitness::new(arbiter, witness(config, flow, watched.database)?))
+            let consumer = match watched.http {
+                Some(http) => Box::new(http_count(http)?) as Box<dyn EffectWitness>,
+                None => witness(config, flow, watched.database)?,
+            };
+            Box::new(BesideWitness::new(arbiter, consumer))
         }
         (None, None) => Box::new(SqliteEffectWitness::new(arbiter)),
     };
@@ -182,7 +189,26 @@ fn witnesses(
         Some((*version, compile(flow).ok()?))
     };
     let of_version = earlier.iter().filter_map(compiled).collect();
-    Ok(Witnesses { source, effect, others, identify: Identifier { now: compile(flow)?, of_version } })
+    let group = group_witness(config, flow)?;
+    Ok(Witnesses { source, group, effect, others, identify: Identifier { now: compile(flow)?, of_version } })
+}
+
+/// Who tells over HTTP how many effects there are; the token is looked up now.
+pub fn http_count(http: &HttpCount) -> Result<HttpCountWitness, Failure> {
+    let token = http.token.as_ref().map(|token| token.resolve().map_err(Failure::usage)).transpose()?;
+    let token = token.map(|token| token.expose().to_owned());
+    Ok(HttpCountWitness::new(&http.url, &http.pointer, token))
+}
+
+/// Who is asked about the group of an observed consumer, where the config names one.
+#[cfg(feature = "kafka")]
+fn group_witness(config: &Config, flow: &FlowConfig) -> Result<Option<Box<dyn GroupWitness>>, Failure> {
+    super::group::witness(config, flow)
+}
+
+#[cfg(not(feature = "kafka"))]
+fn group_witness(_: &Config, _: &FlowConfig) -> Result<Option<Box<dyn GroupWitness>>, Failure> {
+    Ok(None)
 }
 
 /// Who is asked what a flow's source holds.
@@ -232,6 +258,7 @@ fn flow_audit<'a>(
 ) -> Result<FlowAudit<'a>, Failure> {
     let mut audited = FlowAudit::new(flow.spec.flow.clone());
     audited.source = Some(witnesses.source.as_ref());
+    audited.group = witnesses.group.as_deref();
     audited.identify = options.identified.then_some(&witnesses.identify as &dyn Identify);
     audited.naming = Some(&witnesses.identify);
     audited.origin = flow.spec.origin;

@@ -23,7 +23,7 @@ pub(super) fn source(
     options: RunOptions,
     book: &Book,
 ) -> Result<Arc<dyn Source>, Failure> {
-    let SourceConfig::Kafka { broker: name, topic, group, start } = &flow.source else {
+    let SourceConfig::Kafka { broker: name, topic, group, start, .. } = &flow.source else {
         return Err(Failure::usage(format!("flow {}: its source is not a topic", flow.spec.flow)));
     };
     let settings = KafkaSettings {

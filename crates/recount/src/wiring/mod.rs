@@ -4,6 +4,8 @@ pub mod audit;
 mod dry_run;
 pub mod effect;
 #[cfg(feature = "kafka")]
+mod group;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod listening;
 mod report;
@@ -55,13 +57,24 @@ pub struct Running {
     pub routes: Vec<axum::Router>,
     /// Where the flows' spans go; dropped, it sends what is left.
     pub spans: Option<Spans>,
+    /// Who looks at the groups of observed consumers, as long as this lives.
+    #[cfg(feature = "kafka")]
+    pub groups: Vec<group::GroupWatch>,
 }
 
 impl Running {
     /// No flow yet.
     fn new(book: Book, config: &Config) -> Result<Self, Failure> {
         let spans = config.tracing.as_ref().map(Spans::start).transpose()?;
-        Ok(Self { book, flows: Vec::new(), decided_before: Vec::new(), routes: Vec::new(), spans })
+        Ok(Self {
+            book,
+            flows: Vec::new(),
+            decided_before: Vec::new(),
+            routes: Vec::new(),
+            spans,
+            #[cfg(feature = "kafka")]
+            groups: Vec::new(),
+        })
     }
 }
 
@@ -170,6 +183,10 @@ pub async fn start(
         running.flows.push(RunningFlow { config: flow.clone(), handle: start_flow(parts) });
     }
     running.routes.push(reporting.router(config)?);
+    #[cfg(feature = "kafka")]
+    if options.read_sources {
+        running.groups = group::watch(config, &running)?;
+    }
     Ok(running)
 }
 

@@ -21,6 +21,8 @@ mod kafka;
 mod languages;
 mod ledger_trouble;
 mod observe;
+#[cfg(feature = "kafka")]
+mod observe_kafka;
 mod operating;
 mod postgres;
 mod postgres_tools;

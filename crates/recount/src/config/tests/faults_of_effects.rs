@@ -66,7 +66,7 @@ fn effects() {
     check(
         "rows = 1",
         "rows = 1\neffects = { id = \"x\" }",
-        &["31 flow.reserve-stock.apply.effects.sql: `[flow.NAME.apply.effects]` has no `sql`"],
+        &["31 flow.reserve-stock.apply.effects: `effects` has no `sql`: a query with one row an effect"],
     );
     check(
         "rows = 1",

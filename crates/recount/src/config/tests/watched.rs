@@ -112,3 +112,69 @@ fn within_is_refused_where_the_effect_is_recounts_own() {
         &["apply.within: `within` stands only with mode = \"observe\""],
     );
 }
+
+#[test]
+fn effects_may_be_counted_over_http_instead_of_in_a_database() {
+    let http = "http://localhost:8000/movements";
+    let apply =
+        format!("[flow.reserve-stock.apply]\neffects = {{ http = \"{http}\", count = \"/total\" }}\n");
+    let token = format!("{apply}token = \"${{COUNT_TOKEN}}\"\n");
+    let config = load(&format!("{}{token}", head("observe"))).unwrap();
+    assert_eq!(told(&config.warnings), "");
+    let seen = config.flows[0].effect.watched().unwrap();
+    let count = seen.http.unwrap();
+    assert_eq!((seen.id, count.url.as_str(), count.pointer.as_str()), (None, http, "/total"));
+    assert!(count.token.is_some());
+    let with = |from: &str, to: &str| format!("{}{}", head("observe"), apply.replace(from, to));
+    refused(&with("count = \"/total\"", "count = \"total\""), &["\"total\" is not a JSON Pointer"]);
+    refused(&with("http://", "ftp://"), &["is not the address of a count of effects"]);
+    refused(&with("http://", "http://me:pass@"), &["the address holds a name or password"]);
+    refused(
+        &with("count = \"/total\"", "sql = \"SELECT 1\", id = \"order_id\""),
+        &["`sql` is asked of a database", "`id` is asked of a database"],
+    );
+    refused(
+        &with("effects", "database = \"shop\"\neffects"),
+        &["apply.database: no `database` is asked where effects are counted over `http`"],
+    );
+    let seen = format!("{}{SEEN}token = \"${{COUNT_TOKEN}}\"\n", head("observe"));
+    refused(&seen, &["apply.token: `token` is for `effects` that are counted over `http`"]);
+    let empty =
+        SEEN.replace("{ sql = \"SELECT order_id FROM movement\", id = \"order_id\" }", "{ id = \"x\" }");
+    refused(&format!("{}{empty}", head("observe")), &["`effects` has no `sql`"]);
+    check(
+        "rows = 1",
+        "rows = 1\neffects = { http = \"http://localhost/count\" }",
+        &["`effects` has no `sql`", "`http` counts the effects of a consumer that Recount doesn't run"],
+    );
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn an_observed_flow_may_name_its_consumers_group_and_writes_to_none() {
+    let topic = |mode: &str, keys: &str| {
+        let source = format!("source = {{ broker = \"main\", topic = \"orders\"{keys} }}");
+        let head = head(mode).replace("source = { file = \"orders.ndjson\" }", &source);
+        assert!(head.contains(&source), "{head}");
+        format!("[broker.main]\nkafka = {{ servers = \"localhost:9092\" }}\n\n{head}{SEEN}")
+    };
+    let kafka = |text: &str| match &load(text).unwrap().flows[0].source {
+        SourceConfig::Kafka { group, observed, .. } => (group.clone(), observed.clone()),
+        other => panic!("{other:?}"),
+    };
+    let observed = |window_ms| Some(ObservedGroup { group: "inventory".to_owned(), window_ms });
+    assert_eq!(kafka(&topic("observe", ", group = \"inventory\"")), (None, observed(600_000)));
+    let window = topic("observe", ", group = \"inventory\", group_window = \"90s\"");
+    assert_eq!(kafka(&window), (None, observed(90_000)));
+    assert_eq!(kafka(&topic("observe", "")), (None, None));
+    refused(
+        &topic("report", ", group = \"inventory\""),
+        &[
+            "group: `group` is for \"run\" and \"observe\": a consumer that reports says in its posts how far it is",
+        ],
+    );
+    refused(
+        &topic("observe", ", group_window = \"90s\""),
+        &["group_window: `group_window` says how far back the status of an observed group looks"],
+    );
+}

@@ -15,6 +15,8 @@ pub fn all() -> Vec<Answer> {
         of_http(),
         #[cfg(feature = "kafka")]
         of_a_topic(),
+        #[cfg(feature = "kafka")]
+        of_an_observed_group(),
         of_init(),
         of_demo(),
         of_configs(),
@@ -161,6 +163,31 @@ fn of_a_topic() -> Vec<Answer> {
     fs::write(world.path("more.ndjson"), [orders(0..3, "a").join("\n"), large].join("\n")).unwrap();
     let publish = ["publish", "stock", "--file", "more.ndjson", "--json"];
     vec![(super::fields::TO_A_TOPIC, world.recount(&publish).expect(1).json())]
+}
+
+#[cfg(feature = "kafka")]
+fn of_an_observed_group() -> Vec<Answer> {
+    let Some(kafka) = recount_services::kafka() else { return Vec::new() };
+    let topic = crate::kafka::topic::Topic::make(&kafka.servers(), "answers", 1);
+    let source = format!(
+        "mode = \"observe\"\nsource = {{ broker = \"main\", topic = \"{0}\", group = \"{0}\" }}\n",
+        topic.name
+    );
+    let tables = format!(
+        "[flow.stock.apply]\ndatabase = \"shop\"\neffects = {{ sql = \"SELECT sku FROM stock WHERE 0\" }}\n\n\
+         [broker.main]\nkafka = {{ servers = \"{}\" }}\n",
+        kafka.servers()
+    );
+    let world = World::new(&config(&source, &tables));
+    topic.publish(0, &orders(0..5, "a").iter().map(String::as_str).collect::<Vec<_>>());
+    topic.move_group(&topic.name, 0, 4);
+    let running = world.start(&["run", "--json"]);
+    eventually("all are decided", || world.decided() == 5);
+    eventually("the group is looked at", || world.audit().json()["flows"][0]["group"]["committed"] == 4);
+    topic.move_group(&topic.name, 0, 2);
+    let audit = world.audit().json();
+    let status = world.recount(&["status", "--json"]).json();
+    vec![("recount audit", audit), ("recount status", status), ("recount run", running.terminate().json())]
 }
 
 fn of_http() -> Vec<Answer> {

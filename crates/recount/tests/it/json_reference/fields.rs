@@ -1,6 +1,7 @@
 //! What each field of each command's JSON means; `docs/json-reference.md` is written from this.
 
 use super::fields_of_demo::DEMO;
+use super::fields_of_group::GROUP;
 
 /// One command's fields.
 pub struct Page {
@@ -629,7 +630,7 @@ pub fn pages() -> Vec<Page> {
         page("recount demo", "Every figure of the story.", &[&[VERSION, COMMAND], DEMO]),
         page("recount explain", "All reasons.", &[EXPLAIN_ALL]),
         page("recount explain REASON", "One reason.", &[EXPLAIN]),
-        page("recount run", "The summary and the books at the end.", &[REPORT, FINDINGS, RUN]),
+        page("recount run", "The summary and the books at the end.", &[REPORT, FINDINGS, GROUP, RUN]),
         page("recount publish", "The receipt.", &[PUBLISH]),
         page(TO_A_TOPIC, "The receipt, where the flow or `--to` names a topic.", &[PUBLISH_TOPIC]),
         page("recount pause, recount resume", "What was recorded.", &[OPERATE]),
@@ -637,10 +638,10 @@ pub fn pages() -> Vec<Page> {
         page(
             "recount status",
             "Whether each flow works, on one screen; `GET /v1/status` of a running instance answers the same.",
-            &[STATUS],
+            &[STATUS, GROUP],
         ),
         page("recount reproduce", "A folder that decides one event again.", &[REPRODUCE]),
-        page("recount audit", "The books, counted again.", &[REPORT, FINDINGS]),
+        page("recount audit", "The books, counted again.", &[REPORT, FINDINGS, GROUP]),
         page("recount dead-letters list", "Dead letters.", &[LETTERS]),
         page("recount dead-letters show", "One dead letter whole.", &[LETTER]),
         page("recount replay --dry-run", "What a replay would decide anew.", &[REPLAY_DRY]),
