@@ -1,6 +1,7 @@
 //! The project's own chores.
 
 mod bench;
+mod conformance;
 mod dist;
 mod example;
 mod first_hour;
@@ -43,6 +44,8 @@ enum Chore {
     FirstHour(first_hour::Options),
     /// Kill `recount run` at random instants, and compare the end with an undisturbed one.
     Kill(kill::Options),
+    /// Hold each source against what it declares: the same properties for file, HTTP and Kafka, on real servers.
+    Conformance(conformance::Options),
     /// Drive the production loop over a file system, a database and a source that fail, from seeds.
     Simulate(simulate::Options),
     /// Publish to a real broker while processes are killed and frozen and servers restarted, and check each effect.
@@ -64,6 +67,7 @@ fn main() -> Result<ExitCode> {
         Chore::Example(options) => example::run(options, arguments.json),
         Chore::Services(options) => services::run(options, arguments.json),
         Chore::FirstHour(options) => first_hour::run(&options, arguments.json),
+        Chore::Conformance(options) => conformance::run(&options, arguments.json),
         Chore::Simulate(options) => simulate::run(options, arguments.json),
         Chore::Dist(options) => dist::run(&options, arguments.json),
         Chore::Samples => samples::run(arguments.json),

@@ -15,6 +15,11 @@ pub struct Capabilities {
     pub redelivers: bool,
     /// Any offset can be read again at any time.
     pub replayable: bool,
+    /// A range that is gone before it was taken is told as lost, and reading goes on behind it; otherwise the
+    /// source is another one then, and the flow stops.
+    pub tells_lost: bool,
+    /// The broker keeps an offset for the flow, which others can move.
+    pub commits_offset: bool,
 }
 
 /// One partition as the source sees it now.

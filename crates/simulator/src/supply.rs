@@ -33,7 +33,14 @@ pub fn memory_source_id() -> SourceId {
 #[async_trait]
 impl Source for MemorySource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: true, replayable: true }
+        Capabilities {
+            ordered: true,
+            positions: true,
+            redelivers: true,
+            replayable: true,
+            tells_lost: false,
+            commits_offset: false,
+        }
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {
@@ -106,7 +113,14 @@ pub struct NoSource;
 #[async_trait]
 impl Source for NoSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: false, replayable: false }
+        Capabilities {
+            ordered: true,
+            positions: true,
+            redelivers: false,
+            replayable: false,
+            tells_lost: false,
+            commits_offset: false,
+        }
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {

@@ -5,7 +5,7 @@
 
 mod checker;
 mod plan;
-mod processes;
+pub mod processes;
 mod publisher;
 mod report;
 mod scene;

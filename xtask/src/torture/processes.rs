@@ -69,6 +69,11 @@ impl Place {
 }
 
 impl Process {
+    /// Its id, by which others may signal it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it last wrote of itself.
     pub fn step(&self) -> Step {
         Step::read(&self.folder.join("step"))

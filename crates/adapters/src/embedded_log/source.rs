@@ -50,6 +50,16 @@ pub(super) enum Input {
 }
 
 impl LogSource {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        ordered: true,
+        positions: true,
+        redelivers: true,
+        replayable: true,
+        tells_lost: true,
+        commits_offset: false,
+    };
+
     /// A source without end.
     pub fn new(log: EmbeddedLog, settings: LogSourceSettings) -> Self {
         Self { log, settings, input: None }
@@ -64,7 +74,7 @@ impl LogSource {
 #[async_trait]
 impl Source for LogSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: true, replayable: true }
+        Self::CAPABILITIES
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {

@@ -89,6 +89,16 @@ pub struct FileSource {
 }
 
 impl FileSource {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        ordered: true,
+        positions: true,
+        redelivers: true,
+        replayable: true,
+        tells_lost: false,
+        commits_offset: false,
+    };
+
     /// Fails with `Broken` for standard input, which is spooled first: see
     /// [`StdinSource`](crate::embedded_log::StdinSource).
     pub fn new(settings: FileSettings) -> Result<Self, SourceError> {
@@ -104,7 +114,7 @@ impl FileSource {
 #[async_trait]
 impl Source for FileSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: true, replayable: true }
+        Self::CAPABILITIES
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {

@@ -31,6 +31,16 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
+    /// What it can do.
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        ordered: true,
+        positions: true,
+        redelivers: true,
+        replayable: true,
+        tells_lost: true,
+        commits_offset: true,
+    };
+
     /// Makes the client; it connects by itself, and whether it can is told by the first question.
     pub fn new(settings: KafkaSettings) -> Result<Self, KafkaError> {
         c_name(&settings.topic).ok_or_else(|| KafkaError::Topic(settings.topic.clone()))?;
@@ -155,7 +165,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Source for KafkaSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: true, replayable: true }
+        Self::CAPABILITIES
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {

@@ -1,5 +1,6 @@
 //! `recount validate`: what a valid config promises, what happens when things fail, and who is told what.
 
+mod capabilities;
 mod databases;
 mod happens;
 mod prepare;
@@ -39,6 +40,8 @@ struct FlowReport {
     owner: String,
     purpose: String,
     source: String,
+    /// What the source declares; none where this build doesn't have it.
+    capabilities: Option<capabilities::SourceCan>,
     effect: String,
     /// What the database says of the statements; none where there are none.
     statements: Option<String>,
@@ -162,6 +165,7 @@ fn flow_report(flow: &FlowConfig, statements: Option<String>, server: Vec<String
         owner: flow.spec.owner.clone(),
         purpose: flow.spec.purpose.clone(),
         source: source_text(&flow.source),
+        capabilities: capabilities::of(&flow.source),
         effect: effect_text(&flow.effect),
         statements,
         server,

@@ -124,7 +124,14 @@ struct NotRead;
 #[async_trait]
 impl Source for NotRead {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: false, replayable: false }
+        Capabilities {
+            ordered: true,
+            positions: true,
+            redelivers: false,
+            replayable: false,
+            tells_lost: false,
+            commits_offset: false,
+        }
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {

@@ -241,6 +241,19 @@ const VALIDATE: &[Field] = &[
     ("flows[].owner", "Who answers for it."),
     ("flows[].purpose", "What it is for."),
     ("flows[].source", "Where its events come from."),
+    (
+        "flows[].capabilities",
+        "What the source can do, as `cargo xtask conformance` shows it; `null` where this build has no such source.",
+    ),
+    ("flows[].capabilities.ordered", "Events of a partition come in the order of their offsets."),
+    ("flows[].capabilities.positions", "Positions stay the same for ever."),
+    ("flows[].capabilities.redelivers", "What was not settled comes again."),
+    ("flows[].capabilities.replayable", "Any offset can be read again."),
+    (
+        "flows[].capabilities.tells_lost",
+        "A range that was gone before it was taken is recorded as lost; otherwise the flow stops.",
+    ),
+    ("flows[].capabilities.commits_offset", "The broker keeps an offset for the flow, which others can move."),
     ("flows[].effect", "Where they go."),
     ("flows[].statements", "What the database says of the statements."),
     (
