@@ -18,7 +18,7 @@ struct Lines(u64);
 #[async_trait]
 impl Source for Lines {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { ordered: true, positions: true, redelivers: true, replayable: true }
+        crate::embedded_log::LogSource::CAPABILITIES
     }
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {
