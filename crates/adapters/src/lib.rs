@@ -9,6 +9,7 @@ pub mod http_source;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod postgres;
+pub mod postgres_ledger;
 pub mod reports;
 mod settled;
 mod sql;

@@ -1,6 +1,7 @@
 //! Making a ledger, and putting its folder in order when it is opened.
 
 use crate::opener::{Opener, failed, refused};
+use crate::replica::{self, Birth};
 use crate::schema;
 use crate::settings::LedgerSettings;
 use crate::shelf::{CATALOG, CatalogView};
@@ -35,16 +36,19 @@ pub(crate) fn open_catalog(opener: &Opener, settings: &LedgerSettings) -> Result
 }
 
 fn make(opener: &Opener, settings: &LedgerSettings, catalog: &Connection) -> Result<(), LedgerError> {
-    let random = match settings.birth {
-        Some(random) => random,
-        None => random_bytes()?,
+    let birth = match (&settings.replica_of, settings.birth) {
+        (Some(of), _) => of.birth.clone(),
+        (None, Some(random)) => Birth::of(&random),
+        (None, None) => Birth::new()?,
     };
-    let (id, key) = random.split_at(16);
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = birth.id.0;
     make_segment(opener, settings, 1, &id)?;
     in_transaction(CATALOG, catalog, || {
         catalog.execute_batch(&schema::catalog())?;
-        catalog.execute("INSERT INTO ledger VALUES (?1,?2,?3)", params![id, schema::FORMAT, key])?;
+        catalog.execute("INSERT INTO ledger VALUES (?1,?2,?3)", params![id, schema::FORMAT, birth.identity_key])?;
+        if let Some(of) = &settings.replica_of {
+            replica::make_table(catalog, of)?;
+        }
         let sql = "INSERT INTO segment (segment_no, state, file, ordinal_from) VALUES (1, 0, ?1, 1)";
         catalog.execute(sql, params![segment_file(1)])?;
         Ok(())
@@ -83,7 +87,7 @@ pub(crate) fn fill(
     })
 }
 
-fn random_bytes() -> Result<[u8; 48], LedgerError> {
+pub(crate) fn random_bytes() -> Result<[u8; 48], LedgerError> {
     let mut random = [0; 48];
     // The kernel gives up to 256 bytes at once, whole; it is asked without a file, which a bare root may not have.
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())

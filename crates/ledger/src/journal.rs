@@ -1,6 +1,7 @@
 //! The journal and the config versions, in the catalog.
 
 use crate::opener::failed;
+use crate::replica::VersionOf;
 use crate::shelf::CATALOG;
 use crate::store::{JournalEntry, JournalKind, LedgerError, StoredConfig};
 use crate::writer::{SqliteLedger, in_transaction};
@@ -30,7 +31,7 @@ fn kind(word: &str) -> Result<JournalKind, LedgerError> {
     }
 }
 
-fn put(catalog: &Connection, entry: &JournalEntry, persisted_at: Timestamp) -> rusqlite::Result<u64> {
+pub(crate) fn put(catalog: &Connection, entry: &JournalEntry, persisted_at: Timestamp) -> rusqlite::Result<u64> {
     let sql = "INSERT INTO journal (kind, flow, what, at, persisted_at, detail) VALUES (?1,?2,?3,?4,?5,?6)";
     catalog.prepare_cached(sql)?.execute(params![
         kind_word(entry.kind),
@@ -49,45 +50,43 @@ impl SqliteLedger {
         in_transaction(CATALOG, &self.catalog, || Ok(put(&self.catalog, entry, now)?))
     }
 
-    /// A config that is the latest one, unchanged and by the same author, is no new version.
     pub(crate) fn put_config(&mut self, config: &StoredConfig) -> Result<ConfigVersion, LedgerError> {
-        let latest = read_configs(&self.catalog)?.pop();
-        if let Some(latest) = &latest
-            && (&latest.hash, &latest.author, &latest.revision)
-                == (&config.hash, &config.author, &config.revision)
-        {
-            return Ok(latest.version);
-        }
-        let version = ConfigVersion(latest.map_or(1, |latest| latest.version.0 + 1));
-        let now = (self.settings.clock)();
-        let entry = JournalEntry {
-            kind: JournalKind::Config,
-            flow: None,
-            what: "began".to_owned(),
-            at: config.since,
-            persisted_at: now,
-            detail: serde_json::json!({
-                "version": version.0, "hash": config.hash, "author": config.author, "revision": config.revision,
-            }),
+        let version = match self.version_of(config)? {
+            VersionOf::Known(version) => return Ok(version),
+            VersionOf::New(version) => version,
         };
+        let now = (self.settings.clock)();
+        let config = StoredConfig { version, ..config.clone() };
         in_transaction(CATALOG, &self.catalog, || {
-            let files = serde_json::json!(config.files).to_string();
-            self.catalog.execute(
-                "INSERT INTO config VALUES (?1,?2,?3,?4,?5,?6,?7)",
-                params![
-                    version.0,
-                    config.hash,
-                    config.text,
-                    files,
-                    config.author,
-                    config.revision,
-                    config.since.0
-                ],
-            )?;
-            put(&self.catalog, &entry, now)?;
+            put_config_row(&self.catalog, &config, now)?;
             Ok(version)
         })
     }
+}
+
+/// A new config version, and its entry in the journal.
+pub(crate) fn put_config_row(
+    catalog: &Connection,
+    config: &StoredConfig,
+    persisted_at: Timestamp,
+) -> rusqlite::Result<()> {
+    let files = serde_json::json!(config.files).to_string();
+    let (version, hash, since) = (config.version.0, &config.hash, config.since);
+    catalog.execute(
+        "INSERT INTO config VALUES (?1,?2,?3,?4,?5,?6,?7)",
+        params![version, hash, config.text, files, config.author, config.revision, since.0],
+    )?;
+    let entry = JournalEntry {
+        kind: JournalKind::Config,
+        flow: None,
+        what: "began".to_owned(),
+        at: since,
+        persisted_at,
+        detail: serde_json::json!({
+            "version": version, "hash": hash, "author": config.author, "revision": config.revision,
+        }),
+    };
+    put(catalog, &entry, persisted_at).map(drop)
 }
 
 /// All config versions, oldest first.

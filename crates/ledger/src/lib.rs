@@ -22,6 +22,7 @@ mod lookup;
 mod opener;
 mod query;
 mod reader;
+mod replica;
 mod retention;
 mod rows;
 mod scan;
@@ -39,6 +40,7 @@ pub use files::{FileOps, FolderLock, LockFailure, RealFiles};
 pub use forget::Forgotten;
 pub use identity::{IdentityHasher, IdentityKey, IdentitySum, identity_hash};
 pub use reader::{LedgerReader, is_held, running_instance};
+pub use replica::{Birth, FolderHolds, LogContent, LogEntry, ReplicaOf, VersionOf, folder_holds};
 pub use settings::{Clock, LedgerSettings};
 pub use store::{
     BatchHeader, DecisionFilter, EncodedBatch, JournalEntry, JournalKind, LedgerError, LedgerId, LedgerRead,

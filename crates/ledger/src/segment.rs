@@ -132,6 +132,16 @@ pub(crate) enum PutFailure {
     Ledger(LedgerError),
 }
 
+impl PutFailure {
+    /// What it means of this file.
+    pub(crate) fn of(self, file: &str) -> LedgerError {
+        match self {
+            Self::Sqlite(error) => crate::opener::failed(file)(error),
+            Self::Ledger(error) => error,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for PutFailure {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)

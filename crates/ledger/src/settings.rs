@@ -1,6 +1,7 @@
 //! How a ledger is kept.
 
 use crate::files::{FileOps, RealFiles};
+use crate::replica::ReplicaOf;
 use recount_model::Timestamp;
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct LedgerSettings {
     pub clock: Clock,
     /// Where a ledger's id and its identity key come from when it is made. None: the operating system.
     pub birth: Option<[u8; 48]>,
+    /// The folder is a replica of this ledger, not one of its own.
+    pub replica_of: Option<ReplicaOf>,
 }
 
 impl Default for LedgerSettings {
@@ -48,6 +51,7 @@ impl Default for LedgerSettings {
             files: Arc::new(RealFiles),
             clock: Arc::new(system_time),
             birth: None,
+            replica_of: None,
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum LedgerError {
     /// The disk is full, the folder is read-only, or the file system refused.
     #[error("the ledger can't be written: {0}")]
     Unwritable(String),
+    /// The database that holds it can't be reached.
+    #[error("the ledger's database can't be reached: {0}")]
+    Away(String),
     /// A record can't be read back, or breaks what must hold.
     #[error("the ledger is corrupt: {0}")]
     Corrupt(String),
@@ -35,6 +38,9 @@ pub enum LedgerError {
     /// There is none there.
     #[error("there is no ledger at {0}: run a flow first, or name the folder")]
     Missing(String),
+    /// The folder and the config don't belong together.
+    #[error("{0}")]
+    Foreign(String),
     /// It was written by a newer program.
     #[error(
         "the ledger was written in format {found}, this program reads up to {known}: use a newer recount"
@@ -164,6 +170,11 @@ pub trait LedgerStore: Send {
     /// The version of this config: an earlier one where hash, author and revision are those of the latest,
     /// else a new one. `version` of the argument is ignored.
     fn config(&mut self, config: &StoredConfig) -> Result<ConfigVersion, LedgerError>;
+
+    /// Takes in what other processes wrote meanwhile, where the ledger is shared; asked about every second.
+    fn catch_up(&mut self) -> Result<(), LedgerError> {
+        Ok(())
+    }
 
     /// Seals and drops segments as the settings say; called now and then, and at a drain.
     fn maintain(&mut self, now: Timestamp) -> Result<(), LedgerError>;

@@ -3,6 +3,7 @@
 use crate::files::{FolderLock, LockFailure};
 use crate::identity::{IdentityHasher, IdentityKey};
 use crate::opener::{Opener, SqliteFile, failed, refused};
+use crate::replica::{self, ReplicaState};
 use crate::segment::{self, Place, PutFailure};
 use crate::settings::LedgerSettings;
 use crate::shelf::{CATALOG, CatalogView, Corrections, Partitions, Segment, SegmentState, Shelf};
@@ -35,6 +36,8 @@ pub struct SqliteLedger {
     pub(crate) appended: u64,
     /// Files that the catalog names no more; a reader may still open them until the next round.
     pub(crate) obsolete: VecDeque<String>,
+    /// How far it is, where it is a replica.
+    pub(crate) replica: Option<ReplicaState>,
     poisoned: Option<String>,
     _lock: Box<dyn FolderLock>,
 }
@@ -60,6 +63,8 @@ impl SqliteLedger {
             Opener { folder: folder.to_owned(), vfs: settings.vfs.clone(), exclusive: settings.exclusive };
         let catalog = crate::birth::open_catalog(&opener, &settings)?;
         let view = CatalogView::read(&catalog)?;
+        let replica = replica::read_state(&catalog)?;
+        replica::refuse_foreign(folder, &view.id, replica.as_ref(), &settings)?;
         crate::birth::remove_strangers(&opener, &settings, &view)?;
         let mut shelf = Shelf::new(opener, &view);
         shelf.segments.clear();
@@ -86,6 +91,7 @@ impl SqliteLedger {
             sealing: None,
             appended: 0,
             obsolete: VecDeque::new(),
+            replica,
             poisoned: None,
             _lock: lock,
         };
@@ -164,13 +170,19 @@ impl SqliteLedger {
         batches: &[EncodedBatch],
         persisted_at: Timestamp,
     ) -> Result<(), LedgerError> {
-        for batch in batches {
+        let each: Vec<_> = batches.iter().map(|batch| (batch.clone(), persisted_at)).collect();
+        self.append_each(&each)
+    }
+
+    /// Appends batches in one commit, each with the time when it became durable where it was first kept.
+    pub(crate) fn append_each(&mut self, batches: &[(EncodedBatch, Timestamp)]) -> Result<(), LedgerError> {
+        for (batch, _) in batches {
             self.partition_number(&batch.record.at)?;
         }
         let (file, connection) = self.open_segment()?;
-        let appended = in_transaction(file, connection, || self.put_all(connection, batches, persisted_at))?;
+        let appended = in_transaction(file, connection, || self.put_all(connection, batches))?;
         if appended.next_ordinal > self.next_ordinal {
-            self.open_since.get_or_insert(persisted_at);
+            self.open_since = self.open_since.or(batches.first().map(|(_, persisted_at)| *persisted_at));
         }
         self.marks.extend(appended.marks);
         for (partition_no, offset, seq) in appended.corrections {
@@ -184,8 +196,7 @@ impl SqliteLedger {
     fn put_all(
         &self,
         connection: &Connection,
-        batches: &[EncodedBatch],
-        persisted_at: Timestamp,
+        batches: &[(EncodedBatch, Timestamp)],
     ) -> Result<Appended, PutFailure> {
         let mut appended = Appended {
             marks: BTreeMap::new(),
@@ -193,8 +204,8 @@ impl SqliteLedger {
             next_ordinal: self.next_ordinal,
             decisions: 0,
         };
-        for batch in batches {
-            let record = &*batch.record;
+        for (batch, persisted_at) in batches {
+            let (record, persisted_at) = (&*batch.record, *persisted_at);
             let partition_no = number_of(&self.shelf.partitions, &record.at)?;
             let mark = appended.marks.get(&partition_no).or_else(|| self.marks.get(&partition_no));
             if mark.is_some_and(|mark| record.seq <= mark.seq) {
@@ -219,6 +230,8 @@ impl SqliteLedger {
 
 impl Drop for SqliteLedger {
     fn drop(&mut self) {
+        // What is not noted is only applied once more.
+        drop(self.note_durably());
         // Nothing can be done about an address that stays: who reads it finds the lock free.
         drop(self.settings.files.remove(&self.shelf.opener.path(ADDRESS_FILE)));
     }
@@ -252,15 +265,12 @@ pub(crate) fn in_transaction<T>(
     done.map_err(|failure| {
         // The first error is the one to tell; SQLite may have rolled back by itself.
         drop(connection.execute_batch("ROLLBACK"));
-        match failure {
-            PutFailure::Sqlite(error) => failed(file)(error),
-            PutFailure::Ledger(error) => error,
-        }
+        failure.of(file)
     })
 }
 
 /// A batch that is there already must be the one that is appended again.
-fn check_same(connection: &Connection, partition_no: i64, batch: &EncodedBatch) -> Result<(), PutFailure> {
+pub(crate) fn check_same(connection: &Connection, partition_no: i64, batch: &EncodedBatch) -> Result<(), PutFailure> {
     let sql = "SELECT epoch, next_offset, decisions FROM batch WHERE partition_no = ?1 AND seq = ?2";
     let record = &*batch.record;
     let stored = connection

@@ -2,8 +2,7 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::wiring::{control_token_path, open_ledger};
-use recount_ledger::SqliteLedger;
+use crate::wiring::{OpenLedger, control_token_path, open_ledger};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ const ADDRESS_FILE: &str = "address";
 /// Who does a command that writes.
 pub enum Writer {
     /// No instance runs: this process, which now holds the ledger.
-    Us(Box<SqliteLedger>),
+    Us(Box<OpenLedger>),
     /// The instance that holds the ledger.
     Instance(Instance),
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a command ends, worst first where several apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +72,22 @@ impl Failure {
     /// Not well: 1.
     pub fn not_well(message: impl fmt::Display) -> Self {
         Self { exit: Exit::NotWell, message: message.to_string() }
+    }
+}
+
+/// Whether what was read is only what a replica had.
+static LEDGER_IS_OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
+
+/// Says that the ledger itself could not be asked, whatever else the command finds.
+pub(crate) fn ledger_is_out_of_reach() {
+    LEDGER_IS_OUT_OF_REACH.store(true, Ordering::Relaxed);
+}
+
+/// The outcome, given whether the ledger could be asked.
+pub(crate) fn as_reached(outcome: Outcome) -> Outcome {
+    match outcome {
+        Ok(exit) if LEDGER_IS_OUT_OF_REACH.load(Ordering::Relaxed) => Ok(exit.max(Exit::Unreachable)),
+        outcome => outcome,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Effects in PostgreSQL, and the arbiter's rows beside them.
 
-mod connect;
-mod faults;
+pub(crate) mod connect;
+pub(crate) mod faults;
 mod function;
 mod one_by_one;
 mod outcome;

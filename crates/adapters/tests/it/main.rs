@@ -11,5 +11,6 @@ mod http_source;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod postgres;
+mod postgres_ledger;
 mod sqlite;
 mod support;

@@ -18,6 +18,8 @@ use crate::demo::DemoArgs;
 use crate::init::InitArgs;
 use crate::reproduce::ReproduceArgs;
 use crate::status::StatusArgs;
+use std::path::PathBuf;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Consumes events and says what it did with every one of them.
@@ -33,6 +35,10 @@ use clap::{CommandFactory, Parser, Subcommand};
                   be reached; 1 what was asked about is not well; 3 unprovable; 0 well."
 )]
 pub struct Cli {
+    /// The folder of the ledger, or of this process's replica of it, in place of the config's [ledger] path;
+    /// RECOUNT_LEDGER_FOLDER says the same
+    #[arg(long, global = true, value_name = "DIR")]
+    pub ledger_folder: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

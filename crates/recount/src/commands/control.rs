@@ -6,7 +6,7 @@ use crate::client::{Writer, writer};
 use crate::exit::{Exit, Outcome};
 use crate::server::Operation;
 use crate::wiring::{self, ledger_failure, now};
-use recount_ledger::{JournalEntry, JournalKind, LedgerStore};
+use recount_ledger::{JournalEntry, JournalKind};
 use recount_model::Timestamp;
 use serde_json::json;
 
@@ -39,7 +39,7 @@ fn operate(args: &OperateArgs, verb: &str, what: &str) -> Outcome {
                 persisted_at: Timestamp::default(),
                 detail: json!(operation),
             };
-            ledger.journal(&entry).map_err(ledger_failure)?;
+            ledger.store().journal(&entry).map_err(ledger_failure)?;
             "in the ledger; no instance runs, the next start heeds it"
         }
     };

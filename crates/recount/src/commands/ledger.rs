@@ -24,7 +24,7 @@ pub fn ledger(command: &LedgerCommand) -> Outcome {
             said_why(because)?;
             let config = wiring::load(&config.config)?;
             let mut ledger = wiring::open_ledger(&config.ledger)?;
-            let forgotten = ledger.forget(None, key, because).map_err(ledger_failure)?;
+            let forgotten = ledger.forget(key, because)?;
             if *json {
                 let counts = json!({ "decisions": forgotten.decisions, "bodies": forgotten.bodies });
                 println!("{}", json!({ "recount": 1, "command": "ledger forget", "forgotten": counts }));

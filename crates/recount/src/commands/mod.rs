@@ -25,7 +25,14 @@ use std::path::Path;
 
 /// Runs a command.
 pub fn run(cli: Cli) -> Outcome {
-    match cli.command {
+    if let Some(folder) = cli.ledger_folder {
+        crate::config::name_folder(folder);
+    }
+    crate::exit::as_reached(run_command(cli.command))
+}
+
+fn run_command(command: Command) -> Outcome {
+    match command {
         Command::Init(args) => crate::init::command(&args),
         Command::Demo(args) => crate::demo::command(&args),
         Command::Status(args) => crate::status::command(&args),

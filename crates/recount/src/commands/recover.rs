@@ -8,7 +8,7 @@ use crate::replaying::{POSITIONS_A_REQUEST_MAX, Receipt, Request, bytes_of};
 use crate::wiring::{self, Handlers, RunOptions, ledger_failure, now};
 use recount_engine::{ReplayEvent, ReplayFrom};
 use recount_ledger::{
-    DecisionFilter, JournalEntry, JournalKind, LedgerRead, LedgerStore, SqliteLedger, StoredDecision,
+    DecisionFilter, JournalEntry, JournalKind, LedgerRead, LedgerStore, StoredDecision,
 };
 use recount_model::{FlowName, Partition, PartitionId, SourceId, Timestamp, Verdict, reason};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ fn recover_flow(
     let mut ledger = wiring::open_ledger(&config.ledger)?;
     let journal = wiring::read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
     let begun = wiring::unfinished_recovery(&journal, &flow.spec.flow);
-    let lost = runtime()?.block_on(find_lost(config, flow, &mut ledger))?;
+    let lost = runtime()?.block_on(find_lost(config, flow, ledger.store()))?;
     refuse_dropped(config, &lost)?;
     let is_new = begun.is_none() || !lost.is_empty();
     let recovery = match begun {
@@ -108,9 +108,9 @@ fn recover_flow(
     }
     if is_new {
         let entry = entry(flow, "recovering", &recovery, mend, because);
-        ledger.journal(&entry).map_err(ledger_failure)?;
+        ledger.store().journal(&entry).map_err(ledger_failure)?;
     }
-    runtime()?.block_on(reset(config, flow, &mut ledger))?;
+    runtime()?.block_on(reset(config, flow, ledger.store()))?;
     drop(ledger);
     let receipt = match mend {
         Mend::Reapply => reapply(config, flow, &recovery)?,
@@ -123,7 +123,7 @@ fn recover_flow(
     if unmended == 0 {
         let mut ledger = wiring::open_ledger(&config.ledger)?;
         let entry = entry(flow, "recovered", &recovery, mend, because);
-        ledger.journal(&entry).map_err(ledger_failure)?;
+        ledger.store().journal(&entry).map_err(ledger_failure)?;
     }
     Ok(Some((receipt, unmended)))
 }
@@ -163,7 +163,7 @@ fn refuse_dropped(config: &Config, lost: &[Lost]) -> Result<(), Failure> {
 async fn find_lost(
     config: &Config,
     flow: &FlowConfig,
-    ledger: &mut SqliteLedger,
+    ledger: &mut dyn LedgerStore,
 ) -> Result<Vec<Lost>, Failure> {
     let effect = wiring::effect::open(config, flow, &Handlers::new()).await?;
     let mut lost = Vec::new();
@@ -179,7 +179,7 @@ async fn find_lost(
 }
 
 /// Brings the database's rows to where the ledger is, so that the flow can go on from there.
-async fn reset(config: &Config, flow: &FlowConfig, ledger: &mut SqliteLedger) -> Result<(), Failure> {
+async fn reset(config: &Config, flow: &FlowConfig, ledger: &mut dyn LedgerStore) -> Result<(), Failure> {
     let effect = wiring::effect::open(config, flow, &Handlers::new()).await?;
     let id = ledger.id();
     for at in ledger.partitions(&flow.spec.flow).map_err(ledger_failure)? {

@@ -10,7 +10,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{self, POSITIONS_A_REQUEST_MAX, Receipt, Request};
 use crate::wiring::{self, Handlers, RunOptions, now};
 use indicatif::{ProgressBar, ProgressStyle};
-use recount_ledger::{JournalEntry, JournalKind, LedgerStore};
+use recount_ledger::{JournalEntry, JournalKind};
 use recount_model::{FlowName, PartitionId, Timestamp};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -48,7 +48,7 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
         Writer::Us(mut ledger) => {
             refuse_other_programs(&config, &flow)?;
             let entry = entry(&flow, because, replay_id, selection.events(), now());
-            ledger.journal(&entry).map_err(wiring::ledger_failure)?;
+            ledger.store().journal(&entry).map_err(wiring::ledger_failure)?;
             drop(ledger);
             alone(config, &flow, requests)?
         }

@@ -11,6 +11,7 @@ mod fault;
 mod fields;
 mod flow;
 mod flow_tables;
+mod ledger;
 mod origin;
 mod raw;
 mod reading;
@@ -32,6 +33,8 @@ mod tests;
 pub use broker::{BrokerConfig, Property, StartAt};
 pub use database::{DatabaseConfig, DatabasePlace, DatabaseUrlError};
 pub use fault::{Fault, Faults};
+pub use ledger::LedgerDatabase;
+pub(crate) use ledger::{name_folder, named_folder};
 pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
 pub use secret::{Secret, SecretError, SecretText, expand_env};
@@ -77,6 +80,8 @@ pub struct Config {
 pub struct LedgerConfig {
     /// The folder.
     pub path: PathBuf,
+    /// The database that holds the ledger, of which the folder is a replica; none where the folder is the ledger.
+    pub database: Option<LedgerDatabase>,
     /// A segment is closed at this age.
     pub segment_ms: u64,
     /// A segment is closed at this size.

@@ -3,7 +3,7 @@
 use super::fault::{Place, Sink, nearest};
 use super::raw::RawTable;
 use super::{
-    BrokerConfig, Config, LedgerConfig, LogConfig, LogFormat, ServerConfig, broker, database, flow, reconcile,
+    BrokerConfig, Config, LogConfig, LogFormat, ServerConfig, broker, database, flow, ledger, reconcile,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -63,9 +63,10 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         let message = format!("alert {name} is read, but this build sends no alerts yet");
         context.sink.warn(&table.at, message, "watch the exit code, /health/working or /metrics".to_owned());
     }
+    let ledger = ledger::resolve(raw, &databases, &flows, &mut context);
     Config {
         path: path.to_owned(),
-        ledger: ledger(raw, &context.folder),
+        ledger,
         server: server(raw, &mut context),
         log: log(raw),
         tracing: super::tracing::resolve(raw, &mut context),
@@ -76,19 +77,6 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         warnings: Vec::new(),
         text: text.to_owned(),
         files: context.files,
-    }
-}
-
-fn ledger(raw: &RawTable, folder: &Path) -> LedgerConfig {
-    let table = raw.table_or_defaults("ledger");
-    let segment = table.table_or_defaults("segment");
-    let retention = table.table_or_defaults("retention");
-    LedgerConfig {
-        path: folder.join(table.text("path").unwrap_or_default()),
-        segment_ms: segment.quantity("time"),
-        segment_bytes: segment.quantity("bytes"),
-        retention_ms: retention.quantity_if("age"),
-        retention_bytes: retention.quantity_if("bytes"),
     }
 }
 

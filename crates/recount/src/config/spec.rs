@@ -145,5 +145,3 @@ pub(super) const SOURCES_NOW: &str =
 /// What this build has for effects, for messages.
 pub(super) const DATABASES_NOW: &str =
     "this build has effects in SQLite, in PostgreSQL and through HTTP handlers";
-/// What this build has for ledgers, for messages.
-pub(super) const LEDGERS_NOW: &str = "this build has the embedded ledger; a ledger in PostgreSQL comes later";

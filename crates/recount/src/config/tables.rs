@@ -1,7 +1,7 @@
 //! The config's tables, but for the flow's: described once.
 
 use super::flow_tables::FLOW;
-use super::spec::{Kind, LEDGERS_NOW, SOURCES_NOW, TableSpec, default, optional, required, table};
+use super::spec::{Kind, SOURCES_NOW, TableSpec, default, optional, required, table};
 
 /// The whole file.
 pub const ROOT: TableSpec = TableSpec {
@@ -37,9 +37,9 @@ const LEDGER: TableSpec = TableSpec {
         ),
         optional(
             "database",
-            Kind::Later(LEDGERS_NOW),
+            Kind::Text,
             "\"ops\"",
-            "A ledger in a database, for several processes. Comes later.",
+            "A `[database.NAME]` with a `postgres://` url that holds the ledger, for several processes: all of them keep one book, and the folder is this process's replica of it. Each process on a host needs a folder of its own: `--ledger-folder DIR`, or `RECOUNT_LEDGER_FOLDER`. Without it, the ledger is the folder.",
         ),
     ],
 };

@@ -88,6 +88,7 @@ pub fn point_at_copies(config: &mut Config, folder: &Path) -> Result<(), Failure
         database.url = format!("sqlite:{}", to.display());
     }
     config.ledger.path = folder.join("ledger");
+    config.ledger.database = None;
     // Spans of what was only tried would stand beside those of what happened.
     config.tracing = None;
     Ok(())

@@ -3,6 +3,7 @@
 pub mod audit;
 mod dry_run;
 pub mod effect;
+mod ledger;
 #[cfg(feature = "kafka")]
 mod group;
 #[cfg(feature = "kafka")]
@@ -15,19 +16,17 @@ pub use dry_run::{copy as copy_database, dry_run, point_at_copies, tried_where};
 pub use effect::Handlers;
 #[cfg(feature = "kafka")]
 pub(crate) use kafka::broker;
+pub use ledger::{OpenLedger, ledger_failure, open_ledger, read_ledger};
 pub use listening::{Listening, control_token_path, listen};
 
-use crate::config::{Config, FlowConfig, LedgerConfig};
-use crate::exit::{Exit, Failure};
+use crate::config::{Config, FlowConfig, named_folder};
+use crate::exit::Failure;
 use crate::spans::{self, Spans};
 use recount_checks::FlowChecks;
 use recount_engine::{
     Book, Clock, FlowHandle, FlowParts, Guards, Probe, StartOptions, SystemClock, start_flow,
 };
-use recount_ledger::{
-    JournalEntry, JournalKind, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore,
-    SqliteLedger,
-};
+use recount_ledger::{JournalEntry, JournalKind, LedgerRead};
 use recount_model::{FlowName, Timestamp};
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +56,8 @@ pub struct Running {
     pub routes: Vec<axum::Router>,
     /// Where the flows' spans go; dropped, it sends what is left.
     pub spans: Option<Spans>,
+    /// Who takes in what other processes write to a shared ledger, as long as this lives.
+    pub keeping_up: Option<ledger::KeepingUp>,
     /// Who looks at the groups of observed consumers, as long as this lives.
     #[cfg(feature = "kafka")]
     pub groups: Vec<group::GroupWatch>,
@@ -72,6 +73,7 @@ impl Running {
             decided_before: Vec::new(),
             routes: Vec::new(),
             spans,
+            keeping_up: None,
             #[cfg(feature = "kafka")]
             groups: Vec::new(),
         })
@@ -89,39 +91,6 @@ pub struct RunningFlow {
 /// Now.
 pub fn now() -> Timestamp {
     SystemClock.now()
-}
-
-/// Opens the ledger for writing; creates it where there is none.
-pub fn open_ledger(config: &LedgerConfig) -> Result<SqliteLedger, Failure> {
-    let settings = LedgerSettings {
-        segment_bytes_max: config.segment_bytes,
-        segment_age_ms_max: config.segment_ms,
-        keep_ms: config.retention_ms,
-        keep_bytes: config.retention_bytes,
-        ..LedgerSettings::default()
-    };
-    SqliteLedger::open(&config.path, settings).map_err(ledger_failure)
-}
-
-/// Opens the ledger for reading.
-pub fn read_ledger(config: &LedgerConfig) -> Result<LedgerReader, Failure> {
-    LedgerReader::open(&config.path).map_err(ledger_failure)
-}
-
-/// The exit that a ledger's error means.
-pub fn ledger_failure(error: LedgerError) -> Failure {
-    let exit = match error {
-        LedgerError::Corrupt(_) => Exit::NotWell,
-        _ => Exit::Unreachable,
-    };
-    let message = match error {
-        LedgerError::Missing(folder) => format!(
-            "there is no ledger at {folder} yet: recount run makes it, recount run --dry-run shows what that would come \
-             to. Another config is named with -c"
-        ),
-        other => other.to_string(),
-    };
-    Failure { exit, message }
 }
 
 /// Starts the flows that `wanted` names (all where it is empty), with the handlers in Rust that this
@@ -143,16 +112,18 @@ pub async fn start(
         ledger.announce(&format!("http://{}", listening.address)).map_err(ledger_failure)?;
         listening::write_control_token(config, &listening.control_token)?;
     }
-    let version = ledger.config(&config.stored(now())).map_err(ledger_failure)?;
+    let is_shared = config.ledger.database.is_some();
+    let version = ledger.store().config(&config.stored(now())).map_err(ledger_failure)?;
     let journal = read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
     let mut prepared = Vec::new();
     for flow in flows {
-        let known = source::known(&mut ledger, &flow.spec.flow)?;
+        let known = source::known(ledger.store(), &flow.spec.flow)?;
         prepared.push((flow, known));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let book = Book::threaded(Box::new(ledger), Arc::clone(&clock)).map_err(Failure::unreachable)?;
+    let book = Book::threaded(ledger.into_store(), Arc::clone(&clock)).map_err(Failure::unreachable)?;
     let mut running = Running::new(book, config)?;
+    running.keeping_up = is_shared.then(|| ledger::keep_up(running.book.clone()));
     let mut reporting = report::Reporting::new(config);
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;
@@ -279,6 +250,9 @@ pub fn unfinished_recovery<'j>(
 
 /// Reads the config, or gives every fault at once.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    let config = Config::load(path).map_err(|faults| Failure::usage(faults.render()))?;
+    let mut config = Config::load(path).map_err(|faults| Failure::usage(faults.render()))?;
+    if let Some(folder) = named_folder() {
+        config.ledger.path = folder;
+    }
     Ok(config)
 }

@@ -10,7 +10,7 @@ use recount_adapters::embedded_log::{
 use recount_adapters::file::{FileSettings, FileSource, KnownFile};
 use recount_adapters::http_source::{Auth, HttpSettings, Secret, router};
 use recount_engine::{Book, Capabilities, Source, SourceError, SourcePartition, SourceReader};
-use recount_ledger::{LedgerStore, SqliteLedger};
+use recount_ledger::LedgerStore;
 use recount_model::{FlowName, PartitionId};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct KnownPartition {
 }
 
 /// What the ledger knows of a flow's partitions, oldest first.
-pub fn known(ledger: &mut SqliteLedger, flow: &FlowName) -> Result<Vec<KnownPartition>, Failure> {
+pub fn known(ledger: &mut dyn LedgerStore, flow: &FlowName) -> Result<Vec<KnownPartition>, Failure> {
     let partitions = ledger.partitions(flow).map_err(ledger_failure)?;
     let mut known = Vec::with_capacity(partitions.len());
     for at in partitions {

@@ -198,7 +198,12 @@ fn sources_and_what_comes_later() {
     check(
         "path = \"book\"",
         "database = \"ops\"",
-        &["2 ledger.database: `database` comes later: this build has the embedded ledger"],
+        &["2 ledger.database: there is no database named \"ops\""],
+    );
+    check(
+        "path = \"book\"",
+        "database = \"shop\"",
+        &["2 ledger.database: [database.shop] is a SQLite file, and a ledger for several processes is in PostgreSQL"],
     );
     check(
         "id = ",
