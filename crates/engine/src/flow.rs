@@ -4,14 +4,13 @@ use crate::book::Book;
 use crate::clock::Clock;
 use crate::effect::Effect;
 use crate::gate::{Gate, Tripped};
-use crate::partition::{
-    Command, Exit, ReplayBatch, ReplayEvent, ReplayReceipt, partition_id, replay_alone, run,
-};
+use crate::partition::{Command, ReplayBatch, ReplayEvent, ReplayReceipt, replay_alone};
 use crate::probe::{Guards, Probe};
-use crate::source::{Source, SourceError, SourcePartition};
+use crate::source::Source;
 use crate::spec::{BreakerAction, FlowSpec};
-use crate::start::{StartOptions, Stop, ledger_stop};
+use crate::start::{StartOptions, Stop};
 use crate::stats::FlowStats;
+use crate::supervisor::Supervisor;
 use crate::telling::Teller;
 use recount_checks::FlowChecks;
 use recount_ledger::{JournalEntry, JournalKind, LedgerError};
@@ -19,14 +18,7 @@ use recount_model::budget::BudgetStand;
 use recount_model::{BatchRecord, Budget, PartitionId, ReasonCode, Timestamp, reason};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-
-/// How often a source is asked for new partitions.
-const PARTITIONS_AGAIN: Duration = Duration::from_secs(5);
-/// Commands that may wait for a partition.
-const COMMANDS_MAX: usize = 16;
 
 /// Everything that a flow runs with.
 pub struct FlowParts {
@@ -86,19 +78,6 @@ pub(crate) struct FlowShared {
 impl FlowShared {
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sleeps; true as soon as the flow is to shut down.
-    pub(crate) async fn wait_or_shutdown(&self, wait_ms: u64) -> bool {
-        let mut shutdown = self.shutdown.clone();
-        if *shutdown.borrow_and_update() {
-            return true;
-        }
-        tokio::select! {
-            biased;
-            _ = shutdown.changed() => true,
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => false,
-        }
     }
 
     /// The effect's database or handler does not work: said once, and then when it works again.
@@ -179,7 +158,7 @@ impl FlowShared {
     }
 
     /// Writes to the journal; where that fails the log has it, and the next append stops the flow.
-    async fn journal(&self, kind: JournalKind, what: &str, detail: serde_json::Value) {
+    pub(crate) async fn journal(&self, kind: JournalKind, what: &str, detail: serde_json::Value) {
         // The log has told it; whoever must know calls `record`.
         drop(self.record(kind, what, detail).await);
     }
@@ -207,12 +186,15 @@ impl FlowShared {
     }
 }
 
+/// Where commands go to, by partition.
+pub(crate) type Inboxes = Mutex<BTreeMap<PartitionId, mpsc::Sender<Command>>>;
+
 /// A handle on a running flow. Clones share it; dropping it changes nothing.
 #[derive(Clone)]
 pub struct FlowHandle {
     shared: Arc<FlowShared>,
     shutdown: Arc<watch::Sender<bool>>,
-    partitions: Arc<Mutex<BTreeMap<PartitionId, mpsc::Sender<Command>>>>,
+    partitions: Arc<Inboxes>,
     end: watch::Receiver<Option<FlowEnd>>,
 }
 
@@ -246,7 +228,7 @@ pub fn start_flow(parts: FlowParts) -> FlowHandle {
         partitions: Arc::clone(&partitions),
         end,
     };
-    let supervisor = Supervisor { shared, source: parts.source, partitions, running: JoinSet::new() };
+    let supervisor = Supervisor::new(shared, parts.source, partitions);
     tokio::spawn(async move {
         let end = supervisor.run().await;
         end_in.send_replace(Some(end));
@@ -349,119 +331,4 @@ impl FlowHandle {
 
 fn operator_detail(by: &str, because: &str) -> serde_json::Value {
     serde_json::json!({ "by": by, "because": because })
-}
-
-struct Supervisor {
-    shared: Arc<FlowShared>,
-    source: Arc<dyn Source>,
-    partitions: Arc<Mutex<BTreeMap<PartitionId, mpsc::Sender<Command>>>>,
-    running: JoinSet<(PartitionId, Exit)>,
-}
-
-impl Supervisor {
-    async fn run(mut self) -> FlowEnd {
-        let mut started = std::collections::BTreeSet::new();
-        let mut stops = Vec::new();
-        let mut shutdown = self.shared.shutdown.clone();
-        loop {
-            let is_shutting_down = *shutdown.borrow_and_update();
-            let mut is_source_read = false;
-            if !is_shutting_down && stops.is_empty() {
-                match self.source.partitions().await {
-                    Ok(places) => {
-                        is_source_read = true;
-                        for place in places {
-                            if started.insert(partition_id(&self.shared.spec.flow, &place)) {
-                                self.start(place);
-                            }
-                        }
-                    }
-                    Err(SourceError::Away(why)) => {
-                        tracing::warn!(target: "recount::flow", flow = %self.shared.spec.flow, "the source is away: {why}");
-                    }
-                    Err(SourceError::Changed(why)) => stops.push(Stop::new(reason::SOURCE_CHANGED, why)),
-                    Err(SourceError::Broken(why)) => stops.push(Stop::new(reason::SOURCE_CHANGED, why)),
-                }
-            }
-            if self.running.is_empty() && (is_source_read || is_shutting_down || !stops.is_empty()) {
-                return self.end(is_shutting_down, stops).await;
-            }
-            tokio::select! {
-                biased;
-                Some(ended) = self.running.join_next() => self.partition_ended(ended, &mut stops),
-                _ = shutdown.changed() => {}
-                () = tokio::time::sleep(PARTITIONS_AGAIN) => {}
-            }
-            if !stops.is_empty() {
-                self.stop_others(&mut stops).await;
-            }
-        }
-    }
-
-    fn start(&mut self, place: SourcePartition) {
-        let at = partition_id(&self.shared.spec.flow, &place);
-        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone(), commands);
-        let (source, shared) = (Arc::clone(&self.source), Arc::clone(&self.shared));
-        tracing::debug!(target: "recount::flow", flow = %at.flow, partition = %at.partition, place = place.place, "partition opened");
-        self.running.spawn(async move {
-            let exit = run(source.as_ref(), &place, at.clone(), shared, inbox).await;
-            (at, exit)
-        });
-    }
-
-    fn partition_ended(
-        &self,
-        ended: Result<(PartitionId, Exit), tokio::task::JoinError>,
-        stops: &mut Vec<Stop>,
-    ) {
-        match ended {
-            Ok((at, exit)) => {
-                self.partitions.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
-                if let Exit::Stopped(stop) = exit {
-                    tracing::error!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
-                        reason = stop.reason.as_str(), "the flow stops: {stop}");
-                    stops.push(stop);
-                }
-            }
-            Err(error) => {
-                let sentence =
-                    format!("a partition's task failed, which is a defect of the program: {error}");
-                stops.push(Stop::new(reason::PROGRAM_DEFECT, sentence));
-            }
-        }
-    }
-
-    /// One partition that can't go on stops the flow. The others are dropped where they stand, which is no
-    /// worse than a crash: what they committed is found again at the next start.
-    async fn stop_others(&mut self, stops: &mut Vec<Stop>) {
-        self.running.abort_all();
-        while let Some(ended) = self.running.join_next().await {
-            if let Err(error) = &ended
-                && error.is_cancelled()
-            {
-                continue;
-            }
-            self.partition_ended(ended, stops);
-        }
-    }
-
-    async fn end(&self, is_shutting_down: bool, stops: Vec<Stop>) -> FlowEnd {
-        self.shared.teller.finish();
-        for stop in &stops {
-            let detail = serde_json::json!({ "sentence": stop.sentence });
-            self.shared.journal(JournalKind::Flow, stop.reason.as_str(), detail).await;
-        }
-        if !stops.is_empty() {
-            return FlowEnd::Stopped(stops);
-        }
-        let maintained = {
-            let now = self.shared.clock.now();
-            self.shared.book.with(move |store| store.maintain(now)).await
-        };
-        if let Err(error) = maintained {
-            return FlowEnd::Stopped(vec![ledger_stop(&error)]);
-        }
-        if is_shutting_down { FlowEnd::ShutDown } else { FlowEnd::Drained }
-    }
 }

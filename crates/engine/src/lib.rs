@@ -21,6 +21,7 @@ pub mod source;
 pub mod spec;
 mod start;
 pub mod stats;
+mod supervisor;
 mod telling;
 
 pub use book::{Book, Pending};

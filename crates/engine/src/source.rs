@@ -58,6 +58,9 @@ pub enum SourceError {
     /// It can't be read at all: no such file, no permission, damaged archive.
     #[error("{0}")]
     Broken(String),
+    /// Another process reads under this one's name. The flow stops.
+    #[error("{0}")]
+    Taken(String),
 }
 
 /// One delivery: not `Clone`. Settling consumes it; dropped unsettled it is *not acknowledged* and comes
@@ -138,7 +141,7 @@ pub trait Source: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
     /// The partitions there are now. Called at start and then now and then; a partition that is new is
-    /// opened, one that is gone is drained.
+    /// opened; one that is gone is left alone, and where partitions are dealt its loop is asked to end.
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError>;
 
     /// Opens a partition at `next_offset`, which our own record gives; the broker's committed offset
@@ -150,6 +153,27 @@ pub trait Source: Send + Sync {
         partition: &SourcePartition,
         next_offset: u64,
     ) -> Result<Box<dyn SourceReader>, SourceError>;
+
+    /// Whether partitions are dealt out among several processes: this one may have none now and some later, and
+    /// one that another process took is waited for, not a stop.
+    fn is_dealt(&self) -> bool {
+        false
+    }
+
+    /// Returns once `partitions` may say something else than before. Cancelling loses nothing.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
+    /// Whether the partition is this process's, by a word of whoever deals that was asked for *after* this call:
+    /// one that was frozen still believes what it was told before. It is asked before a partition is taken in
+    /// the arbiter, so that nobody takes one back from a successor.
+    async fn confirm(&self, _partition: &SourcePartition) -> Result<bool, SourceError> {
+        Ok(true)
+    }
+
+    /// The partition's loop has ended, so that it may be dealt to another process.
+    fn left(&self, _partition: &SourcePartition) {}
 }
 
 /// One open partition.

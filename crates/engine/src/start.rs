@@ -3,6 +3,7 @@
 
 use crate::book::Book;
 use crate::effect::{Effect, EffectFault, Taken};
+use crate::partition::Dealt;
 use crate::plan::Progress;
 use crate::probe::Guards;
 use recount_ledger::{EncodedBatch, LedgerError, LedgerId, Mark};
@@ -32,6 +33,8 @@ pub enum StartError {
     Stop(Stop),
     /// The effect's database is away; try again later.
     Away(String),
+    /// Whoever deals the partitions can't say now whether this one is ours.
+    Unconfirmed(String),
 }
 
 impl From<EffectFault> for StartError {
@@ -107,6 +110,7 @@ pub async fn start(
     options: StartOptions,
     guards: Guards,
     owned: &mut Owned,
+    dealt: Option<&Dealt<'_>>,
 ) -> Result<Started, StartError> {
     let (ledger_id, mark) = {
         let at = at.clone();
@@ -121,7 +125,10 @@ pub async fn start(
     if before.as_ref().is_some_and(|row| owned.refuses(row.epoch)) {
         return Err(EffectFault::NotMine.into());
     }
-    *owned = Owned(Some(before.as_ref().map_or(0, |row| row.epoch) + 1));
+    // Whoever takes it from here on has a higher epoch than the row that was just read.
+    confirm(dealt).await?;
+    let epoch_expected = before.as_ref().map_or(0, |row| row.epoch) + 1;
+    *owned = Owned(Some(epoch_expected));
     let taken = match effect.take(at, &ledger_id).await {
         Err(EffectFault::Foreign(_)) if options.adopt => {
             *owned = Owned(None);
@@ -129,6 +136,10 @@ pub async fn start(
         }
         taken => taken?,
     };
+    if taken.epoch > epoch_expected && !options.adopt {
+        // Somebody took it since the question: this process hung meanwhile, and may not be its owner any more.
+        confirm(dealt).await?;
+    }
     *owned = Owned(Some(taken.epoch));
     // Asked again now that nobody else can commit: another owner may have gone on since.
     let mark = {
@@ -147,6 +158,14 @@ pub async fn start(
         *owned = Owned(Some(started.taken.epoch));
     }
     Ok(started)
+}
+
+/// Asks whoever deals the partitions whether this one is ours.
+async fn confirm(dealt: Option<&Dealt<'_>>) -> Result<(), StartError> {
+    match dealt {
+        Some(dealt) => dealt.confirm().await,
+        None => Ok(()),
+    }
 }
 
 /// The row of a ledger that is lost becomes this ledger's, where an operator said so.

@@ -83,6 +83,15 @@ impl FlowStats {
         counts.last_decided_ms = Some(record.decided_at.0);
     }
 
+    /// A partition is not this process's any more.
+    pub(crate) fn forget(&self, partition: &str) {
+        let mut counts = self.lock();
+        counts.open.remove(partition);
+        counts.oldest_open.remove(partition);
+        counts.held.remove(partition);
+        counts.backlog.remove(partition);
+    }
+
     /// Changes some of them.
     pub fn update(&self, change: impl FnOnce(&mut FlowCounts)) {
         change(&mut self.lock());

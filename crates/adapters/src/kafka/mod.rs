@@ -5,13 +5,15 @@
 //! still the same one. Where to read from is our own record's to say; the group's committed offset is written
 //! as a hint for others and never read to decide anything.
 //!
-//! One process reads all partitions of the topic (they are assigned, not subscribed to). A second process is
-//! kept out by the effect's own epoch, partition by partition; sharing a topic among processes through the
-//! consumer group comes later.
+//! Alone, one process reads all partitions of the topic (they are assigned, not subscribed to), and a second
+//! process is kept out by the effect's own epoch, partition by partition. Where several share a ledger, each is a
+//! member of the consumer group, which deals the partitions out ([`Membership`]).
 
 mod client;
+mod deal;
 mod group;
 mod group_notes;
+mod member;
 #[allow(unsafe_code)]
 mod native;
 #[allow(unsafe_code)]
@@ -26,6 +28,6 @@ mod witness;
 pub use group::{GroupSettings, KafkaGroup, KafkaGroupWitness, Seen};
 pub use group_notes::NotesError;
 pub use publisher::{PublishError, Receipt, TopicPublisher};
-pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Told};
+pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Membership, Told};
 pub use source::KafkaSource;
 pub use witness::KafkaSourceWitness;

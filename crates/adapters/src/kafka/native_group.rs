@@ -94,3 +94,19 @@ unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Result<GroupDescribed, Stri
         Ok(GroupDescribed { members, is_simple })
     }
 }
+
+/// Whether the group's coordinator has given this consumer a member id that it has not given back.
+pub(super) fn is_member(consumer: &Consumer) -> bool {
+    // SAFETY: the client lives as long as `consumer`. The text, if any, ends with a null byte, is this caller's own
+    // and is freed by the function that librdkafka names for it.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        if id.is_null() {
+            return false;
+        }
+        let is_member = *id != 0;
+        sys::rd_kafka_mem_free(client, id.cast());
+        is_member
+    }
+}

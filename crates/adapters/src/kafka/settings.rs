@@ -11,10 +11,19 @@ pub const BROKEN_PROMISES: &[(&str, &str)] = &[
     ("bootstrap.servers", "it is written as `servers`"),
     ("metadata.broker.list", "it is written as `servers`"),
     ("group.id", "it is the flow's, written in `source` as `group`"),
-    ("group.instance.id", "it is the flow's own to say"),
-    ("group.protocol", "partitions are assigned, not subscribed to"),
-    ("group.remote.assignor", "partitions are assigned, not subscribed to"),
-    ("partition.assignment.strategy", "partitions are assigned, not subscribed to"),
+    ("group.instance.id", "it is written in `source` as `member`"),
+    (
+        "group.protocol",
+        "partitions are dealt cooperatively among processes that share a ledger, and assigned else",
+    ),
+    (
+        "group.remote.assignor",
+        "partitions are dealt cooperatively among processes that share a ledger, and assigned else",
+    ),
+    (
+        "partition.assignment.strategy",
+        "partitions are dealt cooperatively among processes that share a ledger, and assigned else",
+    ),
     ("enable.auto.commit", "the committed offset is written once the decision is durable, and not before"),
     (
         "auto.commit.interval.ms",
@@ -65,6 +74,10 @@ impl KafkaBroker {
     /// A cluster that asks for nothing.
     pub fn new(servers: impl Into<String>) -> Self {
         Self { servers: servers.into(), properties: Vec::new() }
+    }
+
+    fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Any client's config: ours where theirs says nothing, and theirs; the caller sets over it what our
@@ -129,6 +142,47 @@ pub struct Told {
     pub sentence: String,
 }
 
+/// How long a member of a group may be silent before its partitions are dealt to others, in milliseconds, unless the
+/// broker's settings say otherwise.
+const SESSION_TIMEOUT_MS: u64 = 10_000;
+/// How often a member shows that it is there, which is also how soon it hears of a rebalance.
+const HEARTBEAT_MS: u64 = 1_000;
+/// How soon a partition that was added to the topic is dealt.
+const METADATA_REFRESH_MS: u64 = 10_000;
+
+/// One of several processes of a group, each with a part of the topic's partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// Who it is, the same after a restart: whoever comes back under it within the session timeout has its
+    /// partitions again at once.
+    pub member: String,
+}
+
+impl Membership {
+    /// The session timeout that a broker's settings make, in milliseconds.
+    pub fn session_timeout_ms(broker: &KafkaBroker) -> u64 {
+        broker.property("session.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or(SESSION_TIMEOUT_MS)
+    }
+
+    pub(super) fn configure(&self, broker: &KafkaBroker, config: &mut ClientConfig) {
+        let session_timeout_ms = Self::session_timeout_ms(broker);
+        config
+            .set("group.instance.id", &self.member)
+            .set("group.protocol", "classic")
+            .set("partition.assignment.strategy", "cooperative-sticky");
+        let ours = [
+            ("session.timeout.ms", session_timeout_ms),
+            ("heartbeat.interval.ms", HEARTBEAT_MS.min(session_timeout_ms / 3)),
+            ("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS),
+        ];
+        for (name, value) in ours {
+            if broker.property(name).is_none() {
+                config.set(name, value.to_string());
+            }
+        }
+    }
+}
+
 /// How a topic is read.
 #[derive(Clone)]
 pub struct KafkaSettings {
@@ -138,6 +192,8 @@ pub struct KafkaSettings {
     pub topic: String,
     /// The consumer group in which the position is written for others; `None` writes it nowhere.
     pub group: Option<String>,
+    /// Where the topic is shared with other processes of the group; `None`: this process reads all of it.
+    pub membership: Option<Membership>,
     /// Where to begin where our record has nothing; `None`: only where nothing can go wrong by it.
     pub start: Option<KafkaStart>,
     /// The partitions that the ledger knows of the flow, oldest first.
@@ -155,6 +211,7 @@ impl KafkaSettings {
             broker,
             topic: topic.into(),
             group: Some(group.into()),
+            membership: None,
             start: None,
             known: Vec::new(),
             again: false,

@@ -1,6 +1,8 @@
 //! A topic as a source.
 
 use super::client::{Consumer, Served};
+use super::deal::{Deal, NotRead};
+use super::member::Standby;
 use super::native::{DescribeError, Described, PartitionQueue, c_name, describe_unless_away};
 use super::reader::KafkaReader;
 use super::settings::{KafkaError, KafkaSettings, Told};
@@ -14,7 +16,7 @@ use recount_model::{Gap, GapKind, Partition, SourceId, reason};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Before the cluster is asked, memory is planned for so many partitions.
@@ -26,6 +28,8 @@ const DOUBT_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct KafkaSource {
     settings: KafkaSettings,
     topic: tokio::sync::Mutex<Option<Arc<Topic>>>,
+    /// What the group deals, from when the topic was first described.
+    deal: OnceLock<Arc<Deal>>,
     /// Made at once, so that settings which librdkafka refuses are told before anything runs.
     first: Mutex<Option<Served>>,
 }
@@ -45,7 +49,8 @@ impl KafkaSource {
     pub fn new(settings: KafkaSettings) -> Result<Self, KafkaError> {
         c_name(&settings.topic).ok_or_else(|| KafkaError::Topic(settings.topic.clone()))?;
         let first = Served::start(&settings, PARTITIONS_EXPECTED)?;
-        Ok(Self { settings, topic: tokio::sync::Mutex::default(), first: Mutex::new(Some(first)) })
+        let (topic, deal) = (tokio::sync::Mutex::default(), OnceLock::new());
+        Ok(Self { settings, topic, deal, first: Mutex::new(Some(first)) })
     }
 
     /// The topic, as it was when it was first described.
@@ -74,6 +79,12 @@ impl KafkaSource {
             Some(served) => served,
             None => Served::start(&self.settings, described.partitions).map_err(broken)?,
         };
+        if let Some(deal) = &served.deal {
+            self.deal.get_or_init(|| Arc::clone(deal));
+            served.consumer.subscribe(&[&self.settings.topic]).map_err(|error| {
+                SourceError::Away(format!("topic {} can't be subscribed to: {error}", self.settings.topic))
+            })?;
+        }
         let made = Arc::new(Topic {
             settings: self.settings.clone(),
             name,
@@ -85,6 +96,7 @@ impl KafkaSource {
             verified: tokio::sync::Mutex::new(0),
             missing_since: Mutex::default(),
             shorter_since: Mutex::default(),
+            told_standby: Mutex::default(),
         });
         *topic = Some(Arc::clone(&made));
         Ok(made)
@@ -154,6 +166,10 @@ fn made_anew(topic: &str, now: &SourceId, recorded: &SourceId) -> SourceError {
     ))
 }
 
+fn number(partition: &SourcePartition) -> Option<i32> {
+    partition.partition.as_str().parse().ok()
+}
+
 /// Runs what blocks where that is allowed.
 pub(super) async fn blocking<T: Send + 'static>(
     ask: impl FnOnce() -> T + Send + 'static,
@@ -170,13 +186,44 @@ impl Source for KafkaSource {
 
     async fn partitions(&self) -> Result<Vec<SourcePartition>, SourceError> {
         let topic = self.topic().await?;
-        let count = topic.describe_again().await?.partitions;
-        let partition = |number: usize| SourcePartition {
+        let numbers = match &topic.served.deal {
+            // Whether the topic is still the same is asked with each batch.
+            Some(deal) => topic.dealt(deal).await?,
+            None => {
+                (0..i32::try_from(topic.describe_again().await?.partitions).unwrap_or(i32::MAX)).collect()
+            }
+        };
+        let partition = |number: i32| SourcePartition {
             source: topic.source.clone(),
             partition: Partition::new(number.to_string()),
             place: format!("topic {}, partition {number}", topic.settings.topic),
         };
-        Ok((0..count).map(partition).collect())
+        Ok(numbers.into_iter().map(partition).collect())
+    }
+
+    fn is_dealt(&self) -> bool {
+        self.settings.membership.is_some()
+    }
+
+    async fn changed(&self) {
+        match self.deal.get() {
+            Some(deal) => deal.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn confirm(&self, partition: &SourcePartition) -> Result<bool, SourceError> {
+        let topic = self.topic().await?;
+        match number(partition) {
+            Some(number) => blocking(move || topic.confirm(number)).await?,
+            None => Ok(false),
+        }
+    }
+
+    fn left(&self, partition: &SourcePartition) {
+        if let (Some(deal), Some(number)) = (self.deal.get(), number(partition)) {
+            deal.left(number);
+        }
     }
 
     async fn open(
@@ -185,8 +232,7 @@ impl Source for KafkaSource {
         next_offset: u64,
     ) -> Result<Box<dyn SourceReader>, SourceError> {
         let topic = self.topic().await?;
-        let number = partition.partition.as_str().parse::<i32>().ok();
-        let Some(number) = number.filter(|_| partition.source == topic.source) else {
+        let Some(number) = number(partition).filter(|_| partition.source == topic.source) else {
             return Err(made_anew(&topic.settings.topic, &topic.source, &partition.source));
         };
         let asked = {
@@ -204,13 +250,14 @@ pub(super) struct Topic {
     pub served: Served,
     name: CString,
     /// So many partitions when the process began: those that come later are read from their beginning.
-    partitions_first: usize,
+    pub(super) partitions_first: usize,
     slots: Mutex<BTreeMap<i32, Arc<Slot>>>,
     /// Drawn before a question about the topic's id; see [`verify`](Self::verify).
     tickets: AtomicU64,
     verified: tokio::sync::Mutex<u64>,
     missing_since: Mutex<Option<Instant>>,
     shorter_since: Mutex<BTreeMap<i32, Instant>>,
+    pub(super) told_standby: Mutex<Standby>,
 }
 
 /// A partition's queue. It lives as long as the topic's client, and belongs to the reader of the latest
@@ -324,7 +371,16 @@ impl Topic {
         };
         let begin = gap.as_ref().map_or(next_offset, |gap| gap.to);
         let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.assign(&slot, partition, begin).map_err(away)?;
+        self.assign(&slot, partition, begin).map_err(|error| match error {
+            NotRead::Client(error) => away(error),
+            error => {
+                SourceError::Away(format!("topic {}, partition {partition}: {error}", self.settings.topic))
+            }
+        })?;
+        if self.served.deal.is_some() && next_offset > 0 {
+            // Whoever had it before may not have come to tell the group.
+            self.served.note_settled(partition, next_offset);
+        }
         Ok(Begin { slot, generation, gap, next_offset: begin })
     }
 
@@ -424,7 +480,7 @@ impl Topic {
         bounds.map_err(|error| self.away(partition, &error))
     }
 
-    fn away(&self, partition: i32, error: &ClientError) -> SourceError {
+    pub(super) fn away(&self, partition: i32, error: &ClientError) -> SourceError {
         let why = self.served.consumer.context().trouble().unwrap_or_else(|| error.to_string());
         SourceError::Away(format!("topic {}, partition {partition}: {why}", self.settings.topic))
     }
@@ -443,8 +499,12 @@ impl Topic {
     }
 
     /// Reads the partition from `offset` on, wherever it was read before. Blocks.
-    pub fn assign(&self, slot: &Slot, partition: i32, offset: u64) -> Result<(), ClientError> {
+    pub fn assign(&self, slot: &Slot, partition: i32, offset: u64) -> Result<(), NotRead> {
         let mut is_assigned = slot.is_assigned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(deal) = &self.served.deal {
+            let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+            return deal.read(&self.served.consumer, partition, offset);
+        }
         let consumer = &self.served.consumer;
         let mut list = TopicPartitionList::with_capacity(1);
         let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
@@ -461,12 +521,20 @@ impl Topic {
     /// Reads no more for a reader, unless a younger one has the partition.
     pub fn leave(&self, slot: &Slot, generation: u64, partition: i32) {
         let mut is_assigned = slot.is_assigned.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.generation.load(Ordering::Acquire) != generation || !*is_assigned {
+        if slot.generation.load(Ordering::Acquire) != generation {
             return;
         }
-        let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&self.settings.topic, partition);
-        if let Err(error) = self.served.consumer.incremental_unassign(&list) {
+        let consumer = &self.served.consumer;
+        let left = match &self.served.deal {
+            Some(deal) => deal.read_no_more(consumer, partition),
+            None if !*is_assigned => return,
+            None => {
+                let mut list = TopicPartitionList::with_capacity(1);
+                list.add_partition(&self.settings.topic, partition);
+                consumer.incremental_unassign(&list)
+            }
+        };
+        if let Err(error) = left {
             tracing::debug!(target: "recount::kafka", "partition {partition} could not be left: {error}");
         }
         *is_assigned = false;

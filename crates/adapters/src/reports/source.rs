@@ -91,6 +91,22 @@ impl Source for ReportedSource {
         self.inner.partitions().await
     }
 
+    fn is_dealt(&self) -> bool {
+        self.inner.is_dealt()
+    }
+
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+
+    async fn confirm(&self, partition: &SourcePartition) -> Result<bool, SourceError> {
+        self.inner.confirm(partition).await
+    }
+
+    fn left(&self, partition: &SourcePartition) {
+        self.inner.left(partition);
+    }
+
     async fn open(
         &self,
         partition: &SourcePartition,

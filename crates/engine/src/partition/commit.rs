@@ -102,12 +102,7 @@ impl PartitionLoop {
         let spec = Arc::clone(&self.shared.spec);
         let wait_ms = match fault {
             EffectFault::NotMine => {
-                let sentence = format!(
-                    "{}: another process took the partition; this one lets go of it. Only one process may run a flow on \
-                     one ledger",
-                    self.at
-                );
-                return Err(Stop::new(reason::PARTITION_TAKEN, sentence).into());
+                return Err(self.taken_by_another().into());
             }
             EffectFault::CommitUnknown(why) => {
                 tracing::warn!(target: "recount::flow", flow = %self.at.flow, partition = %self.at.partition,
@@ -126,10 +121,19 @@ impl PartitionLoop {
             }
         };
         let wait_ms = self.jitter.shorten(wait_ms, 0.2);
-        if self.shared.wait_or_shutdown(wait_ms).await {
+        if self.asked.wait(wait_ms).await {
             return Err(Exit::ShutDown);
         }
         Ok(())
+    }
+
+    fn taken_by_another(&self) -> Stop {
+        let sentence = format!(
+            "{}: another process took the partition; this one lets go of it. Only one process may run a flow on \
+             one ledger",
+            self.at
+        );
+        Stop::new(reason::PARTITION_TAKEN, sentence)
     }
 
     async fn committed(&mut self, plan: &Plan, committed: Committed) -> Result<(), Exit> {

@@ -1,5 +1,6 @@
 //! One partition's loop: what can wake it, and what it does then.
 
+mod asked;
 mod commit;
 mod intake;
 mod replay;
@@ -24,8 +25,12 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+pub(crate) use asked::{Asked, Dealt};
 pub(crate) use replay::replay_alone;
 pub use replay::{ReplayBatch, ReplayEvent, ReplayFrom, ReplayReceipt};
+
+/// How soon the one who deals partitions is asked again, after a word that says neither yes nor no.
+const UNCONFIRMED_WAIT_MS: u64 = 200;
 
 /// What can wake the loop.
 enum Wake {
@@ -85,6 +90,7 @@ struct InLedger {
 pub(crate) struct PartitionLoop {
     at: PartitionId,
     shared: Arc<FlowShared>,
+    asked: Asked,
     checking: Checking,
     claim: Claim,
     progress: Progress,
@@ -107,11 +113,16 @@ pub(crate) async fn run(
     place: &SourcePartition,
     at: PartitionId,
     shared: Arc<FlowShared>,
+    asked: Asked,
     mut commands: mpsc::Receiver<Command>,
 ) -> Exit {
     let mut owned = Owned::default();
+    let dealt = source.is_dealt().then(|| Dealt { source, place, asked: asked.clone() });
     loop {
-        let mut partition = match PartitionLoop::start(at.clone(), Arc::clone(&shared), &mut owned).await {
+        let (at, shared) = (at.clone(), Arc::clone(&shared));
+        let started =
+            PartitionLoop::start(at.clone(), shared, asked.clone(), &mut owned, dealt.as_ref()).await;
+        let mut partition = match started {
             Ok(partition) => partition,
             Err(exit) => return exit,
         };
@@ -126,16 +137,27 @@ pub(crate) async fn run(
 }
 
 impl PartitionLoop {
-    async fn start(at: PartitionId, shared: Arc<FlowShared>, owned: &mut Owned) -> Result<Self, Exit> {
+    async fn start(
+        at: PartitionId,
+        shared: Arc<FlowShared>,
+        mut asked: Asked,
+        owned: &mut Owned,
+        dealt: Option<&Dealt<'_>>,
+    ) -> Result<Self, Exit> {
         let mut wait_ms = shared.spec.away_backoff_first_ms;
         let started = loop {
-            let effect = shared.effect.as_ref();
-            match start(&at, effect, &shared.book, shared.start_options, shared.guards, owned).await {
+            let (effect, options, guards) = (shared.effect.as_ref(), shared.start_options, shared.guards);
+            match start(&at, effect, &shared.book, options, guards, owned, dealt).await {
                 Ok(started) => break started,
                 Err(StartError::Stop(stop)) => return Err(stop.into()),
                 Err(StartError::Away(why)) => shared.tell_away(&at, &why, wait_ms).await,
+                Err(StartError::Unconfirmed(why)) => {
+                    tracing::debug!(target: "recount::flow", flow = %at.flow, partition = %at.partition,
+                        "not confirmed yet: {why}");
+                    wait_ms = UNCONFIRMED_WAIT_MS;
+                }
             }
-            if shared.wait_or_shutdown(wait_ms).await {
+            if asked.wait(wait_ms).await {
                 return Err(Exit::ShutDown);
             }
             wait_ms = (wait_ms * 2).min(shared.spec.away_backoff_max_ms);
@@ -175,6 +197,7 @@ impl PartitionLoop {
             is_hold_full_told: false,
             at,
             shared,
+            asked,
         };
         partition.hold_exhausted_keys().await?;
         let adopted = started.unrecorded.ranges().iter().map(|&(from, to)| {
@@ -217,7 +240,7 @@ impl PartitionLoop {
                 }
                 Err(error) => return Err(source_stop(&self.at, error).into()),
             }
-            if self.shared.wait_or_shutdown(wait_ms).await {
+            if self.asked.wait(wait_ms).await {
                 return Err(Exit::ShutDown);
             }
             wait_ms = (wait_ms * 2).min(spec.away_backoff_max_ms);
@@ -260,7 +283,7 @@ impl PartitionLoop {
         feed: &mut Feed,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<std::convert::Infallible, Exit> {
-        let mut shutdown = self.shared.shutdown.clone();
+        let mut asked = self.asked.clone();
         let mut paused = self.shared.paused.subscribe();
         let mut drained = false;
         loop {
@@ -276,7 +299,7 @@ impl PartitionLoop {
                 return Err(Exit::Drained);
             }
             self.shared.probe.reached(Step::Idle);
-            match self.wake(feed, commands, &mut shutdown, &mut paused, drained).await {
+            match self.wake(feed, commands, &mut asked, &mut paused, drained).await {
                 Wake::Shutdown => return Err(Exit::ShutDown),
                 Wake::PauseChanged => {}
                 Wake::LedgerDone(result) => self.ledger_done(result)?,
@@ -307,11 +330,11 @@ impl PartitionLoop {
         &mut self,
         feed: &mut Feed,
         commands: &mut mpsc::Receiver<Command>,
-        shutdown: &mut watch::Receiver<bool>,
+        asked: &mut Asked,
         paused: &mut watch::Receiver<Option<String>>,
         drained: bool,
     ) -> Wake {
-        if *shutdown.borrow_and_update() {
+        if asked.is_asked() {
             return Wake::Shutdown;
         }
         let may_work = paused.borrow_and_update().is_none();
@@ -329,7 +352,7 @@ impl PartitionLoop {
         };
         tokio::select! {
             biased;
-            _ = shutdown.changed() => Wake::Shutdown,
+            () = asked.comes() => Wake::Shutdown,
             done = ledger_done, if has_oldest => Wake::LedgerDone(done),
             Some(command) = commands.recv() => Wake::Command(command),
             () = tokio::time::sleep_until(due_at), if due.is_some() => Wake::RetryDue,

@@ -1,6 +1,6 @@
 //! Deciding events anew: a correction names the decision that it replaces.
 
-use super::{Exit, PartitionLoop};
+use super::{Asked, Exit, PartitionLoop};
 use crate::duplicates::Seen;
 use crate::effect::Replay;
 use crate::flow::FlowShared;
@@ -59,7 +59,8 @@ pub struct ReplayReceipt {
 }
 /// Decides events of a partition anew that no loop runs.
 pub(crate) async fn replay_alone(at: PartitionId, shared: Arc<FlowShared>, batch: ReplayBatch) {
-    match PartitionLoop::start(at, shared, &mut Owned::default()).await {
+    let asked = Asked::to_shut_down(&shared);
+    match PartitionLoop::start(at, shared, asked, &mut Owned::default(), None).await {
         Err(Exit::Stopped(stop)) => drop(batch.done.send(Err(stop))),
         Err(_) => {
             let stop = Stop::new(reason::EFFECTS_AWAY, "the flow was stopped before the replay began");

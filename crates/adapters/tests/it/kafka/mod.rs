@@ -1,5 +1,6 @@
 //! The Kafka source against a real broker.
 
+mod group;
 mod reading;
 mod topic;
 mod trouble;
