@@ -23,9 +23,20 @@ pub fn target() -> PathBuf {
     root().join(set.unwrap_or_else(|| PathBuf::from("target")))
 }
 
-/// `cargo`, in the workspace's folder.
+/// `cargo`, in the workspace's folder, as if called from a shell. What `cargo run` tells this program of its own
+/// package is left out: a dependency's build script asks for it (ring's does), so that everything above that
+/// would be built anew by each chore, and once more by the next `cargo xtask`.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_this_package = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+            || ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&name)
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_this_package) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(root());
     command
 }
@@ -231,6 +242,18 @@ pub fn folder_bytes(folder: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_not_told_of_the_package_that_calls_it() {
+        // Cargo tells a test the same as a program that it runs.
+        let told = ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"];
+        assert!(told.iter().all(|name| std::env::var_os(name).is_some()));
+        let command = cargo();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        for name in told {
+            assert!(removed.iter().any(|(removed, _)| *removed == name), "{name} of {removed:?}");
+        }
+    }
 
     #[test]
     fn a_run_tells_its_output_memory_and_time() {
