@@ -50,6 +50,8 @@ fn audit_flow(inputs: &AuditInputs<'_>, flow: &FlowAudit<'_>) -> Result<FlowRepo
     let group = flow.group.map(|group| group.looks());
     let marks_before = marks(inputs, flow)?;
     let asked = ask_effects(flow);
+    // Whatever was recorded before the effects' snapshot must be seen now, or it would count as missing.
+    inputs.ledger.refresh()?;
     let marks = marks(inputs, flow)?;
     let sources = ask_source(flow, &marks);
     let position_key = u64::from_le_bytes(inputs.identity_key[..8].try_into().unwrap_or([0; 8]));

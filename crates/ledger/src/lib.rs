@@ -39,7 +39,7 @@ pub use export::{ExportError, ExportFormat, decision_json, export};
 pub use files::{FileOps, FolderLock, LockFailure, RealFiles};
 pub use forget::Forgotten;
 pub use identity::{IdentityHasher, IdentityKey, IdentitySum, identity_hash};
-pub use reader::{LedgerReader, is_held, running_instance};
+pub use reader::{LedgerReader, Refresh, is_held, running_instance};
 pub use replica::{Birth, FolderHolds, LogContent, LogEntry, ReplicaOf, VersionOf, folder_holds};
 pub use settings::{Clock, LedgerSettings};
 pub use store::{

@@ -17,6 +17,7 @@ use crate::writer::{ADDRESS_FILE, LOCK_FILE};
 use recount_model::{Decision, FlowName, Gap, KeptBody, PartitionId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -29,6 +30,16 @@ pub struct LedgerReader {
     identity_key: IdentityKey,
     /// Connections of the last question, by file.
     idle: RefCell<BTreeMap<String, SqliteFile>>,
+    refresh: Option<Refresh>,
+}
+
+/// Brings a replica up to date, for its readers.
+pub struct Refresh(pub Box<dyn Fn() -> Result<(), LedgerError> + Send + Sync>);
+
+impl fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Refresh")
+    }
 }
 
 /// The address that the instance holding this ledger announced; `None` where none runs, or it has none.
@@ -85,7 +96,30 @@ impl LedgerReader {
         }
         let view = CatalogView::read(&catalog.connection)?;
         let (id, identity_key) = (view.id, view.identity_key);
-        Ok(Self { opener, catalog, id, identity_key, idle: RefCell::default() })
+        Ok(Self { opener, catalog, id, identity_key, idle: RefCell::default(), refresh: None })
+    }
+
+    /// The same reader, of a replica that somebody else keeps.
+    pub fn refreshed_by(self, refresh: Refresh) -> Self {
+        Self { refresh: Some(refresh), ..self }
+    }
+
+    /// How many entries of the log a replica holds: its batches, and its journal, where a config has its entry too.
+    pub fn applied(&self) -> Result<u64, LedgerError> {
+        let failed = crate::opener::failed;
+        let journal: i64 = self
+            .catalog
+            .connection
+            .query_row("SELECT coalesce(max(entry), 0) FROM journal", [], |row| row.get(0))
+            .map_err(failed(CATALOG))?;
+        let batches = self.with_shelf(|shelf| {
+            let Some(last) = shelf.segments.last() else { return Ok(0) };
+            let (sql, before) = ("SELECT max(ordinal) FROM batch", last.info.ordinal_from.saturating_sub(1));
+            let newest =
+                last.connection(&shelf.opener)?.query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
+            Ok(newest.map_err(failed(&last.info.file))?.map_or(before, |ordinal| ordinal as u64))
+        })?;
+        Ok(batches + journal as u64)
     }
 
     /// The key of this ledger's identity hashes, for [`identity_hash`](crate::identity_hash).
@@ -223,6 +257,10 @@ fn check_seq(file: &str, last_seq: &mut HashMap<i64, u64>, scanned: &Scanned) ->
 impl LedgerRead for LedgerReader {
     fn id(&self) -> LedgerId {
         self.id.clone()
+    }
+
+    fn refresh(&self) -> Result<(), LedgerError> {
+        self.refresh.as_ref().map_or(Ok(()), |refresh| (refresh.0)())
     }
 
     fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError> {

@@ -30,7 +30,7 @@
 //! `ledger` (id, format, key of the identity hashes), `partition`, `segment` (state: 0 open, 1 closed and
 //! waiting to be sealed, 2 sealed, 3 dropped), `segment_range` (what a closed segment holds of a partition: seqs,
 //! offsets covered, identity sum; kept for ever), `book` (its counts by verdict and reason; kept for ever),
-//! `segment_filter`, `mark` (how far each partition had come when the last segment was closed), `correction`
+//! `replica` (only where the ledger is elsewhere: where, and the last entry of its log that is here), `segment_filter`, `mark` (how far each partition had come when the last segment was closed), `correction`
 //! (those of sealed segments), `config`, `journal`; and `batch`, `decision`, `body` as above, with dead letters
 //! carried over from dropped segments.
 

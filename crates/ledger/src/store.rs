@@ -276,6 +276,12 @@ pub trait LedgerRead {
     /// Which ledger this is.
     fn id(&self) -> LedgerId;
 
+    /// Brings what is read up to what is durable now: a replica may be behind for a moment. What is asked afterwards
+    /// sees whatever was recorded before this was called.
+    fn refresh(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     /// Every partition it has seen, oldest first.
     fn partitions(&self) -> Result<Vec<PartitionId>, LedgerError>;
 

@@ -78,9 +78,9 @@ impl Failure {
 /// Whether what was read is only what a replica had.
 static LEDGER_IS_OUT_OF_REACH: AtomicBool = AtomicBool::new(false);
 
-/// Says that the ledger itself could not be asked, whatever else the command finds.
-pub(crate) fn ledger_is_out_of_reach() {
-    LEDGER_IS_OUT_OF_REACH.store(true, Ordering::Relaxed);
+/// Says whether the ledger itself could not be asked, whatever else the command finds. Gives what was said before.
+pub(crate) fn ledger_is_out_of_reach(is: bool) -> bool {
+    LEDGER_IS_OUT_OF_REACH.swap(is, Ordering::Relaxed)
 }
 
 /// The outcome, given whether the ledger could be asked.

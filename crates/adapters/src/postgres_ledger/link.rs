@@ -2,7 +2,7 @@
 //! inside a runtime.
 
 use super::entries::{Found, New, Statements};
-use super::schema;
+use super::schema::{self, LedgerRow};
 use super::settings::PostgresLedgerSettings;
 use crate::postgres::connect::{connect, place, read_url};
 use crate::postgres::faults::{message, state};
@@ -119,8 +119,8 @@ impl Link {
     }
 
     /// The ledger that is there; with `begin` a new one where there is none.
-    pub(crate) fn birth(&self, begin: bool, patience: Duration) -> Result<Option<Birth>, LedgerError> {
-        self.ask(move |remote| remote.patiently(patience, |remote| remote.birth(begin)))?
+    pub(crate) fn row(&self, begin: bool, patience: Duration) -> Result<Option<LedgerRow>, LedgerError> {
+        self.ask(move |remote| remote.patiently(patience, |remote| remote.row(begin)))?
     }
 
     /// What follows an ordinal: a page of it.
@@ -235,7 +235,7 @@ impl Remote {
         }))
     }
 
-    fn birth(&mut self, begin: bool) -> Result<Option<Birth>, Trouble> {
+    fn row(&mut self, begin: bool) -> Result<Option<LedgerRow>, Trouble> {
         let mut client = self.connect()?;
         let wait = self.settings.answer_time_max();
         let row = self.runtime.block_on(heard(wait, async {
@@ -261,7 +261,7 @@ impl Remote {
             })
         }))?;
         self.ledger = row.as_ref().map(|row| row.birth.id.clone());
-        Ok(row.map(|row| row.birth))
+        Ok(row)
     }
 
     /// Runs `ask` on the session; one that went wrong is not used again.

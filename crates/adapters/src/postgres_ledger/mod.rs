@@ -5,10 +5,12 @@
 //! its replica holds all of the log, so that what it appends is held against all that others wrote.
 
 mod entries;
+mod examine;
 mod link;
 mod schema;
 mod settings;
 
+pub use examine::{LedgerExamined, examine_ledger, prepare_ledger};
 pub use schema::{LEDGER_TABLES_FORMAT, ledger_preparation, ledger_tables_sql};
 pub use settings::PostgresLedgerSettings;
 
@@ -27,6 +29,15 @@ const LOST_RACES_MAX: u32 = 2;
 const AFTER_TROUBLE: Duration = Duration::from_millis(200);
 /// How often long work is told of.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// The last entry of the log in the database, and the ledger it is of; none where there is no ledger.
+///
+/// # Errors
+/// `Away` where the server can't be reached in time.
+pub fn log_end(settings: &PostgresLedgerSettings) -> Result<Option<(LedgerId, u64)>, LedgerError> {
+    let row = Link::start(settings.clone())?.row(false, settings.patience())?;
+    Ok(row.map(|row| (row.birth.id, row.next_ordinal - 1)))
+}
 
 /// A ledger in PostgreSQL, with this process's replica of it.
 pub struct PostgresLedger {
@@ -50,12 +61,12 @@ impl PostgresLedger {
         let holds = folder_holds(&settings.folder)?;
         refuse_own(&settings, &holds, link.place())?;
         let may_begin = settings.begin && holds == FolderHolds::Nothing;
-        let Some(birth) = link.birth(may_begin, settings.patience())? else {
+        let Some(row) = link.row(may_begin, settings.patience())? else {
             return Err(nothing_there(&settings, &holds, link.place()));
         };
         let writer = Birth::new()?.id.0;
         let mut replica_settings = settings.replica.clone();
-        replica_settings.replica_of = Some(ReplicaOf { birth, place: link.place().to_owned() });
+        replica_settings.replica_of = Some(ReplicaOf { birth: row.birth, place: link.place().to_owned() });
         let replica = SqliteLedger::open(&settings.folder, replica_settings)?;
         let mut ledger = Self { settings, link, replica, writer, failed: None };
         ledger.refuse_other_past()?;

@@ -65,6 +65,7 @@ pub fn ledger_preparation(url: &str) -> Result<Preparation, PostgresOpenError> {
 #[derive(Debug, Clone)]
 pub(crate) struct LedgerRow {
     pub(crate) birth: Birth,
+    pub(crate) next_ordinal: u64,
 }
 
 fn unusable(error: tokio_postgres::Error) -> LedgerError {
@@ -83,7 +84,7 @@ pub(crate) async fn read(client: &Client) -> Result<Option<LedgerRow>, LedgerErr
     if !missing(client).await.map_err(unusable)?.is_empty() {
         return Ok(None);
     }
-    let sql = "SELECT ledger_id, identity_key, format FROM recount_ledger";
+    let sql = "SELECT ledger_id, identity_key, format, next_ordinal FROM recount_ledger";
     let Some(row) = client.query_opt(sql, &[]).await.map_err(unusable)? else { return Ok(None) };
     let format: i64 = row.get(2);
     if format != LEDGER_TABLES_FORMAT {
@@ -94,7 +95,7 @@ pub(crate) async fn read(client: &Client) -> Result<Option<LedgerRow>, LedgerErr
         LedgerError::Corrupt("recount_ledger: the identity key does not have 32 bytes".to_owned())
     })?;
     let birth = Birth { id: LedgerId(row.get(0)), identity_key };
-    Ok(Some(LedgerRow { birth }))
+    Ok(Some(LedgerRow { birth, next_ordinal: row.get::<_, i64>(3) as u64 }))
 }
 
 /// Makes the tables where they are missing, as the role of the session, which owns them then.

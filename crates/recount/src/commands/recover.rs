@@ -93,7 +93,7 @@ fn recover_flow(
     because: &str,
 ) -> Result<Option<(Receipt, usize)>, Failure> {
     let mut ledger = wiring::open_ledger(&config.ledger)?;
-    let journal = wiring::read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
+    let journal = wiring::read_held(&config.ledger)?.journal(None).map_err(ledger_failure)?;
     let begun = wiring::unfinished_recovery(&journal, &flow.spec.flow);
     let lost = runtime()?.block_on(find_lost(config, flow, ledger.store()))?;
     refuse_dropped(config, &lost)?;
@@ -146,7 +146,7 @@ impl Recovery {
 
 /// Decisions that left with dropped segments can't be applied again, nor corrected one by one.
 fn refuse_dropped(config: &Config, lost: &[Lost]) -> Result<(), Failure> {
-    let dropped = wiring::read_ledger(&config.ledger)?.dropped().map_err(ledger_failure)?;
+    let dropped = wiring::read_held(&config.ledger)?.dropped().map_err(ledger_failure)?;
     for lost in lost {
         if let Some(book) = dropped.iter().find(|book| book.at == lost.at && book.seq_to > lost.from_seq) {
             return Err(Failure::not_well(format!(

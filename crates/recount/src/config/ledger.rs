@@ -1,6 +1,6 @@
 //! `[ledger]`: a folder, or a database with this process's replica in a folder.
 
-use super::fault::Sink;
+use super::fault::{Place, Sink};
 use super::raw::RawTable;
 use super::resolve::Context;
 use super::{DatabaseConfig, FlowConfig, LedgerConfig};
@@ -20,6 +20,8 @@ pub struct LedgerDatabase {
     pub name: String,
     /// As it is there.
     pub database: DatabaseConfig,
+    /// Where the config says so.
+    pub(super) at: Place,
 }
 
 /// What `--ledger-folder` says holds for every config of this process.
@@ -83,7 +85,7 @@ fn database(
         context.sink.fault(&at, message, help.to_owned());
         return None;
     }
-    Some(LedgerDatabase { name, database: database.clone() })
+    Some(LedgerDatabase { name, database: database.clone(), at })
 }
 
 /// What is kept, or claimed, in one process's folder alone.

@@ -478,6 +478,12 @@ impl Config {
         self.fault_in(&Place { span: start..end, key }, message, Some(help))
     }
 
+    /// Something about the database of a shared ledger.
+    pub(crate) fn warning_of_ledger(&self, message: String) -> Fault {
+        let at = self.ledger.database.as_ref().map(|shared| shared.at.clone());
+        self.fault_in(&at.unwrap_or(Place { span: 0..0, key: "ledger".into() }), message, None)
+    }
+
     fn fault_in(&self, place: &Place, message: String, help: Option<String>) -> Fault {
         let file = self.path.display().to_string();
         let mut sink = Sink::new(&file, &self.text);

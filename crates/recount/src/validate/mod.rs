@@ -3,6 +3,7 @@
 mod capabilities;
 mod databases;
 mod happens;
+mod ledger;
 mod prepare;
 mod promise;
 
@@ -29,6 +30,8 @@ pub struct ValidateReport {
     hash: String,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// Of a ledger in a database: where it is, and what its server says.
+    ledger: Vec<String>,
     flows: Vec<FlowReport>,
     reconciles: Vec<String>,
 }
@@ -87,6 +90,8 @@ pub fn report(config: &Config) -> ValidateReport {
 
 fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
     let mut warnings = config.warnings.clone();
+    let asked_ledger = ledger::ask(config);
+    warnings.extend(asked_ledger.warnings);
     let mut faults = Vec::new();
     let mut flows = Vec::new();
     for flow in &config.flows {
@@ -109,6 +114,7 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
         hash: config.hash(),
         faults,
         warnings,
+        ledger: asked_ledger.said,
         flows,
         reconciles: config.reconciles.iter().map(|reconcile| reconcile.name.clone()).collect(),
     }
@@ -252,6 +258,12 @@ impl ValidateReport {
         }
         for fault in &self.faults {
             let _ = writeln!(out, "{}", fault.render("error"));
+        }
+        for (nth, said) in self.ledger.iter().enumerate() {
+            let _ = writeln!(out, "{} {said}", if nth == 0 { "ledger:" } else { "  server  " });
+        }
+        if !self.ledger.is_empty() {
+            out.push('\n');
         }
         for flow in &self.flows {
             flow.render(&mut out);

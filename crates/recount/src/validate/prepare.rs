@@ -4,6 +4,7 @@ use crate::config::{Config, DatabasePlace, FlowConfig, FlowMode};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::wiring::effect::{find_database, postgres_settings};
 use recount_adapters::postgres::{PostgresEffectSettings, preparation, prepare};
+use recount_adapters::postgres_ledger::{ledger_preparation, prepare_ledger};
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ struct Prepared {
 enum How {
     Sqlite(PathBuf),
     Postgres(Box<PostgresEffectSettings>),
+    /// The ledger's own tables, by the url.
+    Ledger(String),
 }
 
 /// Prints the SQL of every database that a flow applies to, and applies it if that is wanted.
@@ -53,14 +56,27 @@ pub(super) fn command(config: &Config, yes: bool) -> Outcome {
 }
 
 fn databases(config: &Config) -> Result<Vec<Prepared>, Failure> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Prepared> = BTreeMap::new();
     for flow in config.flows.iter().filter(|flow| flow.mode == FlowMode::Run) {
         let Some((name, _)) = flow.effect.in_database() else { continue };
         if !found.contains_key(name) {
             found.insert(name.to_owned(), prepared(config, flow, name)?);
         }
     }
-    Ok(found.into_values().collect())
+    let mut found: Vec<Prepared> = found.into_values().collect();
+    found.extend(ledger(config)?);
+    Ok(found)
+}
+
+/// The database of a shared ledger.
+fn ledger(config: &Config) -> Result<Option<Prepared>, Failure> {
+    let Some(shared) = &config.ledger.database else { return Ok(None) };
+    let DatabasePlace::Postgres(url) = shared.database.place().map_err(Failure::usage)? else {
+        return Ok(None);
+    };
+    let sql = ledger_preparation(&url).map_err(Failure::usage)?;
+    let name = format!("{}, for the ledger", shared.name);
+    Ok(Some(Prepared { name, place: sql.place, sql: sql.sql, how: How::Ledger(url) }))
 }
 
 fn prepared(config: &Config, flow: &FlowConfig, name: &str) -> Result<Prepared, Failure> {
@@ -105,6 +121,9 @@ fn apply(prepared: &Prepared) -> Result<(), Failure> {
             let connection =
                 rusqlite::Connection::open_with_flags(path, flags).map_err(|error| cannot(&error))?;
             connection.execute_batch(&prepared.sql).map_err(|error| cannot(&error))
+        }
+        How::Ledger(url) => {
+            crate::commands::runtime()?.block_on(prepare_ledger(url)).map_err(|error| cannot(&error))
         }
         How::Postgres(settings) => {
             crate::commands::runtime()?.block_on(prepare(settings)).map_err(|error| cannot(&error))

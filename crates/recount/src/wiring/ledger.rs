@@ -1,17 +1,17 @@
 //! Opening the ledger: a folder, or a database with this process's replica of it in a folder.
 
+use super::keeper;
 use crate::config::{DatabasePlace, LedgerConfig, LedgerDatabase};
-use crate::exit::{Exit, Failure};
-use recount_adapters::postgres_ledger::{PostgresLedger, PostgresLedgerSettings};
-use recount_engine::Book;
+use crate::exit::{Exit, Failure, ledger_is_out_of_reach};
+use recount_adapters::postgres_ledger::{PostgresLedger, PostgresLedgerSettings, log_end};
 use recount_ledger::{
-    FolderHolds, Forgotten, LedgerError, LedgerReader, LedgerSettings, LedgerStore, SqliteLedger,
-    folder_holds, is_held, running_instance,
+    FolderHolds, Forgotten, LedgerError, LedgerRead, LedgerReader, LedgerSettings, LedgerStore, Refresh,
+    SqliteLedger, folder_holds, is_held, running_instance,
 };
 use std::time::{Duration, Instant};
 
-/// How often a process that runs asks for what others wrote.
-const KEEP_UP_EVERY: Duration = Duration::from_millis(500);
+/// How long a process may take to take in what is in the log.
+const HOLDER_TIME_MAX: Duration = Duration::from_secs(5);
 /// A command that reads has a replica's lock for as long as it catches up.
 const READER_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -117,12 +117,20 @@ fn shared_settings(
     }
 }
 
-/// Opens the ledger for reading. A shared one is brought up to date first, unless a process runs that does so anyway.
+/// Opens the ledger for reading. A shared one is brought up to date first.
 pub fn read_ledger(config: &LedgerConfig) -> Result<LedgerReader, Failure> {
-    match &config.database {
-        Some(shared) => refresh(config, shared)?,
-        None => refuse_replica(config)?,
-    }
+    let Some(shared) = &config.database else {
+        refuse_replica(config)?;
+        return read_held(config);
+    };
+    refresh(config, shared)?;
+    let (config_again, shared) = (config.clone(), shared.clone());
+    let again = move || refresh(&config_again, &shared).map_err(|failure| LedgerError::Away(failure.message));
+    Ok(read_held(config)?.refreshed_by(Refresh(Box::new(again))))
+}
+
+/// Opens a ledger for reading that this process has just opened for writing: nobody needs to bring it up to date.
+pub fn read_held(config: &LedgerConfig) -> Result<LedgerReader, Failure> {
     LedgerReader::open(&config.path).map_err(ledger_failure)
 }
 
@@ -139,41 +147,77 @@ fn refuse_replica(config: &LedgerConfig) -> Result<(), Failure> {
     }
 }
 
+/// Brings the replica up to what the log holds now, or sees to it that whoever has it does.
 fn refresh(config: &LedgerConfig, shared: &LedgerDatabase) -> Result<(), Failure> {
-    let began = Instant::now();
+    if keeper::ask(&config.path) {
+        return Ok(());
+    }
     let settings = PostgresLedgerSettings {
         begin: false,
         patience_ms: 0,
         replica: settings(config),
         ..shared_settings(config, shared)?
     };
-    loop {
-        if is_held(&config.path) {
-            if running_instance(&config.path).is_some() || began.elapsed() >= READER_TIME_MAX {
-                return Ok(());
-            }
-            // Another command reads, and has it up to date in a moment.
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
+    let refreshed = match is_held(&config.path) {
+        true => wait_for_holder(config, &settings),
+        false => match PostgresLedger::open(settings.clone()) {
+            Err(LedgerError::Locked { .. }) => wait_for_holder(config, &settings),
+            opened => opened.map(drop),
+        },
+    };
+    match refreshed {
+        Ok(()) => {
+            ledger_is_out_of_reach(false);
+            Ok(())
         }
-        return match PostgresLedger::open(settings.clone()) {
-            Ok(_) => Ok(()),
-            Err(LedgerError::Locked { .. }) => continue,
-            Err(LedgerError::Away(why) | LedgerError::Unwritable(why)) => match folder_holds(&config.path) {
-                Ok(FolderHolds::Replica { .. }) => {
-                    tell_stale(config, &why);
-                    Ok(())
-                }
-                _ => Err(ledger_failure(LedgerError::Away(why))),
-            },
-            Err(error) => Err(shared_failure(error)),
+        Err(LedgerError::Away(why) | LedgerError::Unwritable(why)) => match folder_holds(&config.path) {
+            Ok(FolderHolds::Replica { .. }) => {
+                tell_stale(config, &why);
+                Ok(())
+            }
+            _ => Err(ledger_failure(LedgerError::Away(why))),
+        },
+        Err(error) => Err(shared_failure(error)),
+    }
+}
+
+/// Another process has the folder, and takes in by itself what is in the log: waits until it has what is there now.
+fn wait_for_holder(config: &LedgerConfig, settings: &PostgresLedgerSettings) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    let Some((id, end)) = log_end(settings)? else {
+        return Err(LedgerError::Missing("the database that [ledger] names".to_owned()));
+    };
+    loop {
+        let behind = match LedgerReader::open(&config.path) {
+            // The holder is about to make it.
+            Err(LedgerError::Missing(_)) => end,
+            Err(error) => return Err(error),
+            Ok(reader) if reader.id() != id => {
+                return Err(LedgerError::Foreign(format!(
+                    "{} is a replica of ledger {}, and the database holds ledger {}",
+                    config.path.display(),
+                    reader.id().0,
+                    id.0
+                )));
+            }
+            Ok(reader) => end.saturating_sub(reader.applied()?),
         };
+        if behind == 0 {
+            return Ok(());
+        }
+        if began.elapsed() >= HOLDER_TIME_MAX {
+            let what = format!("the process that has the folder is {behind} entries behind it");
+            return Err(LedgerError::Away(what));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Says that what follows is what the replica had.
 fn tell_stale(config: &LedgerConfig, why: &str) {
-    crate::exit::ledger_is_out_of_reach();
+    if ledger_is_out_of_reach(true) {
+        return;
+    }
     let changed = std::fs::metadata(config.path.join("catalog.db")).and_then(|catalog| catalog.modified());
     let as_of = changed.ok().and_then(|at| jiff::Timestamp::try_from(at).ok());
     let as_of = as_of.map(|at| format!(", last written {at:.0}")).unwrap_or_default();
@@ -181,32 +225,6 @@ fn tell_stale(config: &LedgerConfig, why: &str) {
         "the ledger's database could not be asked: {why}\nwhat follows is what the replica in {} has{as_of}",
         config.path.display()
     );
-}
-
-/// Takes in what other processes write, as long as it is kept.
-pub struct KeepingUp(tokio::task::JoinHandle<()>);
-
-impl Drop for KeepingUp {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Who reads this process's folder sees the whole, also while its own flows have nothing to do.
-pub(super) fn keep_up(book: Book) -> KeepingUp {
-    KeepingUp(tokio::spawn(async move {
-        let mut is_told = false;
-        loop {
-            tokio::time::sleep(KEEP_UP_EVERY).await;
-            match book.with(|store| store.catch_up()).await {
-                Ok(()) => is_told = false,
-                Err(error) if !std::mem::replace(&mut is_told, true) => {
-                    tracing::warn!(target: "recount::ledger", "what other processes decide is not seen for now: {error}");
-                }
-                Err(_) => {}
-            }
-        }
-    }))
 }
 
 fn shared_failure(error: LedgerError) -> Failure {

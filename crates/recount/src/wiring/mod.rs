@@ -3,6 +3,7 @@
 pub mod audit;
 mod dry_run;
 pub mod effect;
+mod keeper;
 mod ledger;
 #[cfg(feature = "kafka")]
 mod group;
@@ -16,7 +17,7 @@ pub use dry_run::{copy as copy_database, dry_run, point_at_copies, tried_where};
 pub use effect::Handlers;
 #[cfg(feature = "kafka")]
 pub(crate) use kafka::broker;
-pub use ledger::{OpenLedger, ledger_failure, open_ledger, read_ledger};
+pub use ledger::{OpenLedger, ledger_failure, open_ledger, read_held, read_ledger};
 pub use listening::{Listening, control_token_path, listen};
 
 use crate::config::{Config, FlowConfig, named_folder};
@@ -57,7 +58,7 @@ pub struct Running {
     /// Where the flows' spans go; dropped, it sends what is left.
     pub spans: Option<Spans>,
     /// Who takes in what other processes write to a shared ledger, as long as this lives.
-    pub keeping_up: Option<ledger::KeepingUp>,
+    pub keeper: Option<keeper::Keeper>,
     /// Who looks at the groups of observed consumers, as long as this lives.
     #[cfg(feature = "kafka")]
     pub groups: Vec<group::GroupWatch>,
@@ -73,7 +74,7 @@ impl Running {
             decided_before: Vec::new(),
             routes: Vec::new(),
             spans,
-            keeping_up: None,
+            keeper: None,
             #[cfg(feature = "kafka")]
             groups: Vec::new(),
         })
@@ -114,7 +115,7 @@ pub async fn start(
     }
     let is_shared = config.ledger.database.is_some();
     let version = ledger.store().config(&config.stored(now())).map_err(ledger_failure)?;
-    let journal = read_ledger(&config.ledger)?.journal(None).map_err(ledger_failure)?;
+    let journal = read_held(&config.ledger)?.journal(None).map_err(ledger_failure)?;
     let mut prepared = Vec::new();
     for flow in flows {
         let known = source::known(ledger.store(), &flow.spec.flow)?;
@@ -123,7 +124,10 @@ pub async fn start(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let book = Book::threaded(ledger.into_store(), Arc::clone(&clock)).map_err(Failure::unreachable)?;
     let mut running = Running::new(book, config)?;
-    running.keeping_up = is_shared.then(|| ledger::keep_up(running.book.clone()));
+    if is_shared {
+        let keeper = keeper::Keeper::start(&config.ledger.path, running.book.clone());
+        running.keeper = Some(keeper.map_err(Failure::unreachable)?);
+    }
     let mut reporting = report::Reporting::new(config);
     for (flow, known) in prepared {
         refuse_unfinished_recovery(&journal, &flow.spec.flow, options)?;

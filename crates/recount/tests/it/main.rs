@@ -25,6 +25,7 @@ mod observe;
 mod observe_kafka;
 mod operating;
 mod postgres;
+mod postgres_ledger;
 mod postgres_tools;
 #[cfg(feature = "kafka")]
 mod publish_topic;

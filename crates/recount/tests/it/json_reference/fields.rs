@@ -236,6 +236,7 @@ const VALIDATE: &[Field] = &[
     ("warnings[].key", "As with faults."),
     ("warnings[].message", "As with faults."),
     ("warnings[].write_instead", "As with faults."),
+    ("ledger", "Of a ledger in a database: where it is, and what its server says; else empty."),
     ("flows", "Each flow."),
     ("flows[].flow", "Its name."),
     ("flows[].owner", "Who answers for it."),
