@@ -20,7 +20,7 @@ pub enum OpenLedger {
     /// The folder is the ledger.
     Embedded(SqliteLedger),
     /// It is in a database.
-    Shared(PostgresLedger),
+    Shared(Box<PostgresLedger>),
 }
 
 impl OpenLedger {
@@ -28,7 +28,7 @@ impl OpenLedger {
     pub fn store(&mut self) -> &mut dyn LedgerStore {
         match self {
             Self::Embedded(ledger) => ledger,
-            Self::Shared(ledger) => ledger,
+            Self::Shared(ledger) => ledger.as_mut(),
         }
     }
 
@@ -36,7 +36,7 @@ impl OpenLedger {
     pub fn into_store(self) -> Box<dyn LedgerStore> {
         match self {
             Self::Embedded(ledger) => Box::new(ledger),
-            Self::Shared(ledger) => Box::new(ledger),
+            Self::Shared(ledger) => ledger,
         }
     }
 
@@ -77,7 +77,7 @@ pub fn open_ledger(config: &LedgerConfig) -> Result<OpenLedger, Failure> {
     let began = Instant::now();
     loop {
         return match PostgresLedger::open(settings.clone()) {
-            Ok(ledger) => Ok(OpenLedger::Shared(ledger)),
+            Ok(ledger) => Ok(OpenLedger::Shared(Box::new(ledger))),
             // Without an address it may be a command that only reads, and is soon done.
             Err(LedgerError::Locked { .. })
                 if began.elapsed() < READER_TIME_MAX && running_instance(&config.path).is_none() =>
