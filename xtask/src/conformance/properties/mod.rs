@@ -22,6 +22,8 @@ pub enum Property {
     Retry,
     /// On SIGTERM everything taken is decided or open, and the next run goes on exactly
     Drain,
+    /// Any position can be read again once it is done: the bytes are those that were published
+    Again,
     /// What was gone before it was taken is recorded as lost
     Unread,
     /// What serves the source crashes in mid-batch: whatever was acknowledged has its effect once
@@ -36,12 +38,13 @@ pub enum Property {
 
 impl Property {
     /// Every one, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Order,
         Self::Crash,
         Self::Poison,
         Self::Retry,
         Self::Drain,
+        Self::Again,
         Self::Unread,
         Self::Restart,
         Self::Anew,
@@ -57,6 +60,7 @@ impl Property {
             Self::Poison => "poison isolated",
             Self::Retry => "key order through retry",
             Self::Drain => "drain on SIGTERM",
+            Self::Again => "read again afterwards",
             Self::Unread => "unread range recorded",
             Self::Restart => "broker restarted mid-batch",
             Self::Anew => "source made anew",
@@ -72,6 +76,7 @@ impl Property {
             Self::Crash | Self::Poison | Self::Drain | Self::Restart => {
                 ("redelivers", "what is not settled is gone")
             }
+            Self::Again => ("replayable", "what was taken is gone"),
             Self::Unread => {
                 ("tells_lost", "where unread events are gone it is another source, and stops the flow")
             }
@@ -106,6 +111,7 @@ impl Property {
             Self::Poison => crashes::poison(scene),
             Self::Retry => steady::retry(scene),
             Self::Drain => steady::drain(scene),
+            Self::Again => steady::again(scene),
             Self::Unread => ranges::unread(scene),
             Self::Restart => crashes::restart(scene),
             Self::Anew => ranges::anew(scene),

@@ -2,7 +2,7 @@
 
 use super::{USUAL, asked};
 use crate::conformance::account::Expected;
-use crate::conformance::event::KEYS;
+use crate::conformance::event::{Event, KEYS};
 use crate::conformance::handler::Answer;
 use crate::conformance::scene::Scene;
 use anyhow::{Result, bail};
@@ -76,5 +76,29 @@ pub fn drain(scene: &mut Scene<'_>) -> Result<Vec<String>> {
     scene.start()?;
     scene.until_decided(usize::try_from(EVENTS)?)?;
     faults.extend(scene.stop_and_check(&Expected::applied(0..EVENTS))?);
+    Ok(faults)
+}
+
+/// The first, one amid the others and the last, from the source: the ledger keeps no bytes of applied events.
+pub fn again(scene: &mut Scene<'_>) -> Result<Vec<String>> {
+    scene.publish(0..120)?;
+    scene.start()?;
+    scene.until_decided(120)?;
+    let mut faults = scene.stop_and_check(&Expected::applied(0..120))?;
+    for number in [0, 67, 119] {
+        let folder = format!("again-{number}");
+        let finished = scene.recount(&["reproduce", &format!("e-{number}"), "--to", &folder])?;
+        let mut bytes = Vec::new();
+        for entry in std::fs::read_dir(scene.of_process().join(&folder)).into_iter().flatten() {
+            let path = entry?.path();
+            if path.is_file() {
+                bytes.extend(std::fs::read(path)?);
+            }
+        }
+        let published = Event(number).line();
+        if !bytes.windows(published.len()).any(|at| at == published.as_bytes()) {
+            faults.push(format!("event {number} is not read again as it was published: {}", finished.tail()));
+        }
+    }
     Ok(faults)
 }
