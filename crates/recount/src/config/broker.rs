@@ -231,12 +231,13 @@ pub(super) fn source(
         }
         _ => None,
     };
-    Some(SourceConfig::Kafka { broker, topic: topic?, group, observed, start: source.start("start") })
+    let (start, member) = (source.start("start"), source.text("member"));
+    Some(SourceConfig::Kafka { broker, topic: topic?, group, observed, start, member })
 }
 
 /// Keys that say something only of a topic.
 pub(super) fn refuse_keys_of_a_topic(source: &RawTable, context: &mut Context<'_, '_>) {
-    for key in ["topic", "group", "group_window", "start"] {
+    for key in ["topic", "group", "group_window", "start", "member"] {
         if source.has(key) {
             let message = format!("`{key}` is for a source on a broker, and this names none");
             let help =

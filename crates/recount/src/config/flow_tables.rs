@@ -179,7 +179,7 @@ const SOURCE: TableSpec = TableSpec {
             "topic",
             Kind::Text,
             "\"orders\"",
-            "The broker's topic. One process reads all of its partitions; a topic that is deleted and made again is another source and stops the flow.",
+            "The broker's topic. One process reads all of its partitions, unless several share a ledger (`[ledger] database`); a topic that is deleted and made again is another source and stops the flow.",
         ),
         optional(
             "group",
@@ -192,6 +192,12 @@ const SOURCE: TableSpec = TableSpec {
             Kind::Duration,
             "\"10m\"",
             "With `mode = \"observe\"` and a `group`: how far back its status looks (`OK`, `WARN`, `ERR`, by Burrow's rules). Longer than the consumer may take from one commit to the next.",
+        ),
+        optional(
+            "member",
+            Kind::Text,
+            "\"shop-${HOSTNAME}\"",
+            "Where processes share a ledger (`[ledger] database`), the topic's partitions are dealt out among them by the consumer group: who this one is there, as a static member. Each process needs another one. `${NAME}` is replaced from the environment. Without it, an id that is made once and kept in the ledger's folder.",
         ),
         optional(
             "start",

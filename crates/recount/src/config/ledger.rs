@@ -55,6 +55,8 @@ pub(super) fn resolve(
     };
     if ledger.database.is_some() {
         refuse_what_is_not_shared(raw, &table, &retention, flows, context.sink);
+    } else if !table.has("database") {
+        refuse_members(raw, context.sink);
     }
     ledger
 }
@@ -86,6 +88,18 @@ fn database(
         return None;
     }
     Some(LedgerDatabase { name, database: database.clone(), at })
+}
+
+/// Alone there is nobody to share a topic with.
+fn refuse_members(raw: &RawTable, sink: &mut Sink<'_>) {
+    for (_, flow) in raw.named("flow") {
+        let source = flow.table_or_defaults("source");
+        if source.has("member") {
+            let message = "`member` is for processes that share a ledger, and [ledger] names no `database`";
+            let help = "leave `member` out, or write: [ledger] database = \"ops\"".to_owned();
+            sink.fault(&source.place("member"), message, help);
+        }
+    }
 }
 
 /// What is kept, or claimed, in one process's folder alone.

@@ -33,9 +33,9 @@ mod tests;
 pub use broker::{BrokerConfig, Property, StartAt};
 pub use database::{DatabaseConfig, DatabasePlace, DatabaseUrlError};
 pub use fault::{Fault, Faults};
+pub(crate) use fault::{count, distance, nearest};
 pub use ledger::LedgerDatabase;
 pub(crate) use ledger::{name_folder, named_folder};
-pub(crate) use fault::{count, distance, nearest};
 pub use scalar::{Expect, rows_text, size_text};
 pub use secret::{Secret, SecretError, SecretText, expand_env};
 pub use tables::ROOT;
@@ -154,6 +154,9 @@ pub enum SourceConfig {
         observed: Option<ObservedGroup>,
         /// Where to begin where the ledger has nothing.
         start: Option<StartAt>,
+        /// Who this process is among those that share the topic, with `${NAME}` as written; none: an id that is
+        /// kept in the ledger's folder.
+        member: Option<String>,
     },
 }
 

@@ -7,7 +7,7 @@ use recount_model::budget::duration_text;
 use recount_model::decide::AfterLast;
 
 /// Every kind of trouble, and what the flow does about it.
-pub(super) fn happens(flow: &FlowConfig) -> Vec<Happens> {
+pub(super) fn happens(flow: &FlowConfig, is_shared: bool) -> Vec<Happens> {
     let mut rows = effect_happens(flow);
     let spec = &flow.spec;
     let mut add = |when: &'static str, then: String| rows.push(Happens { when, then });
@@ -52,7 +52,7 @@ pub(super) fn happens(flow: &FlowConfig) -> Vec<Happens> {
         "ledger can't be written",
         "the flow takes no more (ledger_full); nothing is settled that isn't recorded".into(),
     );
-    source_happens(flow, &mut rows);
+    source_happens(flow, is_shared, &mut rows);
     let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
     add("SIGTERM", "takes no more, finishes what is under way, records and settles it, ends");
     add(
@@ -217,7 +217,7 @@ fn group_happens(observed: &ObservedGroup) -> Vec<Happens> {
     ]
 }
 
-fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {
+fn source_happens(flow: &FlowConfig, is_shared: bool, rows: &mut Vec<Happens>) {
     let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
     match &flow.source {
         SourceConfig::File { follow, .. } => {
@@ -237,11 +237,11 @@ fn source_happens(flow: &FlowConfig, rows: &mut Vec<Happens>) {
         SourceConfig::Http { .. } => {
             add("the log can't be written", "no 202: the sender knows that it must send again");
         }
-        SourceConfig::Kafka { start, .. } => topic_happens(start.is_some(), rows),
+        SourceConfig::Kafka { start, .. } => topic_happens(start.is_some(), is_shared, rows),
     }
 }
 
-fn topic_happens(begins: bool, rows: &mut Vec<Happens>) {
+fn topic_happens(begins: bool, is_shared: bool, rows: &mut Vec<Happens>) {
     let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
     add("broker away", "waits until it is back, and goes on; nothing is counted against an event");
     add(
@@ -265,7 +265,16 @@ fn topic_happens(begins: bool, rows: &mut Vec<Happens>) {
         "not-an-event; which of the three the client can't tell",
     );
     add("a tombstone (a record without a value)", "an empty payload: with JSON a dead letter, decode_failed");
-    add("a second process of this flow", "one of the two is fenced by the partition's epoch, and stops");
+    if is_shared {
+        add(
+            "a process joins, leaves, dies or hangs",
+            "the group deals its partitions to the others, at once or after the session timeout; what was under way is \
+             refused to whoever lost it, and done once",
+        );
+        add("two processes with one member id", "the earlier stops (partition_taken)");
+    } else {
+        add("a second process of this flow", "one of the two is fenced by the partition's epoch, and stops");
+    }
     if !begins {
         add(
             "first start on a topic that lost its beginning, or with a group that was used",

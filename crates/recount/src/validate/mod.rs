@@ -101,7 +101,7 @@ fn report_on(config: &Config, today: jiff::civil::Date) -> ValidateReport {
         let asked = databases::ask(config, flow);
         faults.extend(asked.faults);
         warnings.extend(asked.warnings);
-        flows.push(flow_report(flow, asked.statements, asked.server));
+        flows.push(flow_report(config, flow, asked.statements, asked.server));
     }
     for list in [&mut faults, &mut warnings] {
         list.sort_by_key(|fault| (fault.line, fault.column));
@@ -165,24 +165,29 @@ fn missing_source(config: &Config, flow: &FlowConfig) -> Option<Fault> {
     Some(config.fault_at(&flow.spec.flow, &RuleFault { rule: "source".to_owned(), message }))
 }
 
-fn flow_report(flow: &FlowConfig, statements: Option<String>, server: Vec<String>) -> FlowReport {
+fn flow_report(
+    config: &Config,
+    flow: &FlowConfig,
+    statements: Option<String>,
+    server: Vec<String>,
+) -> FlowReport {
     FlowReport {
         flow: flow.spec.flow.to_string(),
         owner: flow.spec.owner.clone(),
         purpose: flow.spec.purpose.clone(),
-        source: source_text(&flow.source),
+        source: source_text(config, flow),
         capabilities: capabilities::of(&flow.source),
         effect: effect_text(&flow.effect),
         statements,
         server,
         promise: promise(flow),
-        what_happens_when: happens(flow),
+        what_happens_when: happens(flow, config.ledger.database.is_some()),
         who_is_told: flow.reasons.iter().map(told).collect(),
     }
 }
 
-fn source_text(source: &SourceConfig) -> String {
-    match source {
+fn source_text(config: &Config, flow: &FlowConfig) -> String {
+    match &flow.source {
         SourceConfig::File { path, follow: true } => format!("the file {}, followed", path.display()),
         SourceConfig::File { path, follow: false } => format!("the file {}", path.display()),
         SourceConfig::Stdin => "standard input".to_owned(),
@@ -190,7 +195,12 @@ fn source_text(source: &SourceConfig) -> String {
         SourceConfig::Kafka { broker, topic, observed, .. } => {
             let group = observed.as_ref().map(|observed| observed.group.as_str());
             let beside = group.map(|group| format!(", beside the group {group}")).unwrap_or_default();
-            format!("the topic {topic} on {broker}{beside}")
+            #[cfg(feature = "kafka")]
+            let shared = crate::wiring::sharing(config, flow);
+            #[cfg(not(feature = "kafka"))]
+            let shared: Option<String> = None.filter(|_: &String| config.brokers.is_empty());
+            let shared = shared.map(|shared| format!(", {shared}")).unwrap_or_default();
+            format!("the topic {topic} on {broker}{beside}{shared}")
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::source::KnownPartition;
 use super::{RunOptions, now};
-use crate::config::{BrokerConfig, Config, FlowConfig, SourceConfig, StartAt};
+use crate::config::{BrokerConfig, Config, FlowConfig, FlowMode, SourceConfig, StartAt};
 use crate::exit::Failure;
 use recount_adapters::kafka::{
-    KafkaBroker, KafkaSettings, KafkaSource, KafkaSourceWitness, KafkaStart, Told,
+    KafkaBroker, KafkaSettings, KafkaSource, KafkaSourceWitness, KafkaStart, Membership, Told,
 };
 use recount_audit::{Published, SourceWitness, WitnessError};
 use recount_checks::RawEvent;
@@ -13,6 +13,7 @@ use recount_engine::{Book, Source};
 use recount_ledger::{JournalEntry, JournalKind};
 use recount_model::{FlowName, PartitionId, Timestamp};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A flow's topic as a source.
@@ -28,6 +29,7 @@ pub(super) fn source(
     };
     let settings = KafkaSettings {
         group: group.clone(),
+        membership: membership(config, flow)?,
         start: start.map(kafka_start),
         known: known.iter().map(|known| known.at.clone()).collect(),
         again: options.again,
@@ -36,6 +38,67 @@ pub(super) fn source(
     };
     let source = KafkaSource::new(settings);
     Ok(Arc::new(source.map_err(|error| Failure::usage(format!("broker {name}: {error}")))?))
+}
+
+/// Who this process is in the flow's group, where it shares the topic with others.
+pub(super) fn membership(config: &Config, flow: &FlowConfig) -> Result<Option<Membership>, Failure> {
+    let SourceConfig::Kafka { group: Some(_), member, .. } = &flow.source else { return Ok(None) };
+    if config.ledger.database.is_none() || flow.mode != FlowMode::Run {
+        return Ok(None);
+    }
+    let name = &flow.spec.flow;
+    let member = match member {
+        Some(member) => crate::config::expand_env(member)
+            .map_err(|error| Failure::usage(format!("flow {name}: `member`: {error}")))?,
+        None => format!("{}-{name}", member_of_folder(&config.ledger.path)?),
+    };
+    match member.trim().is_empty() {
+        true => Err(Failure::usage(format!(
+            "flow {name}: `member` is empty: each process needs a name of its own"
+        ))),
+        false => Ok(Some(Membership { member })),
+    }
+}
+
+/// The id that a ledger's folder keeps for its process: it survives the process, so that whoever starts again in the
+/// folder is the same member.
+fn member_of_folder(folder: &Path) -> Result<String, Failure> {
+    let path = folder.join("member");
+    let refused = |error: std::io::Error| Failure::unreachable(format!("{}: {error}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(refused(error)),
+    }
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| refused(error.into()))?;
+    let member = format!("recount-{:016x}", u64::from_be_bytes(bytes));
+    std::fs::create_dir_all(folder).map_err(refused)?;
+    let new = folder.join("member.new");
+    std::fs::write(&new, &member).and_then(|()| std::fs::rename(&new, &path)).map_err(refused)?;
+    Ok(member)
+}
+
+/// How a topic is shared among processes, for people; none where it isn't.
+pub(crate) fn sharing(config: &Config, flow: &FlowConfig) -> Option<String> {
+    let SourceConfig::Kafka { group: Some(group), broker: name, member, .. } = &flow.source else {
+        return None;
+    };
+    if config.ledger.database.is_none() || flow.mode != FlowMode::Run {
+        return None;
+    }
+    let member = match member {
+        Some(member) => crate::config::expand_env(member).unwrap_or_else(|_| member.clone()),
+        None => "an id kept in the ledger's folder".to_owned(),
+    };
+    let timeout_ms = Membership::session_timeout_ms(&broker(config, name).ok()?);
+    Some(format!(
+        "shared by the processes of the group {group} (cooperative rebalances), here as the member {member}; session \
+         timeout {}",
+        recount_model::budget::duration_text(timeout_ms)
+    ))
 }
 
 fn kafka_start(start: StartAt) -> KafkaStart {

@@ -3,12 +3,12 @@
 pub mod audit;
 mod dry_run;
 pub mod effect;
-mod keeper;
-mod ledger;
 #[cfg(feature = "kafka")]
 mod group;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod keeper;
+mod ledger;
 mod listening;
 mod report;
 pub mod source;
@@ -16,7 +16,7 @@ pub mod source;
 pub use dry_run::{copy as copy_database, dry_run, point_at_copies, tried_where};
 pub use effect::Handlers;
 #[cfg(feature = "kafka")]
-pub(crate) use kafka::broker;
+pub(crate) use kafka::{broker, sharing};
 pub use ledger::{OpenLedger, ledger_failure, open_ledger, read_held, read_ledger};
 pub use listening::{Listening, control_token_path, listen};
 

@@ -10,6 +10,8 @@ mod documents;
 mod duplicates;
 mod faces;
 mod files;
+#[cfg(feature = "kafka")]
+mod group;
 mod handler;
 mod handlers;
 mod harness;

@@ -30,6 +30,11 @@ fn brokers_and_topics() {
     }
     check_in(plain, ", follow = true", &["10 flow.reserve-stock.source.follow: `follow` is for files"]);
     check_in(plain, ", http = \"/a\"", &["10 flow.reserve-stock.source.http: a flow has one source"]);
+    check_in(
+        plain,
+        ", member = \"a\"",
+        &["10 flow.reserve-stock.source.member: `member` is for processes that share a ledger"],
+    );
     check(
         file,
         "source = { file = \"a\", topic = \"orders\" }",
