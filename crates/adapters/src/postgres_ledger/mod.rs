@@ -177,8 +177,10 @@ impl PostgresLedger {
                     return Err(self.ends_early(before));
                 }
             }
-            let Some(new) = make(&self.replica)? else {
-                return self.let_go(is_locked);
+            let made = make(&self.replica);
+            let Ok(Some(new)) = made else {
+                self.let_go(is_locked)?;
+                return made.map(drop);
             };
             let ordinal = self.replica.applied() + 1;
             let appended = self.link.append(ordinal, &self.writer, &new)?;

@@ -18,7 +18,7 @@ const READER_TIME_MAX: Duration = Duration::from_secs(5);
 /// A ledger, open for writing.
 pub enum OpenLedger {
     /// The folder is the ledger.
-    Embedded(SqliteLedger),
+    Embedded(Box<SqliteLedger>),
     /// It is in a database.
     Shared(Box<PostgresLedger>),
 }
@@ -27,7 +27,7 @@ impl OpenLedger {
     /// To be asked and told.
     pub fn store(&mut self) -> &mut dyn LedgerStore {
         match self {
-            Self::Embedded(ledger) => ledger,
+            Self::Embedded(ledger) => ledger.as_mut(),
             Self::Shared(ledger) => ledger.as_mut(),
         }
     }
@@ -35,7 +35,7 @@ impl OpenLedger {
     /// For whoever owns it from now on.
     pub fn into_store(self) -> Box<dyn LedgerStore> {
         match self {
-            Self::Embedded(ledger) => Box::new(ledger),
+            Self::Embedded(ledger) => ledger,
             Self::Shared(ledger) => ledger,
         }
     }
@@ -71,7 +71,7 @@ pub fn open_ledger(config: &LedgerConfig) -> Result<OpenLedger, Failure> {
     let replica = settings(config);
     let Some(shared) = &config.database else {
         let ledger = SqliteLedger::open(&config.path, replica).map_err(ledger_failure)?;
-        return Ok(OpenLedger::Embedded(ledger));
+        return Ok(OpenLedger::Embedded(Box::new(ledger)));
     };
     let settings = PostgresLedgerSettings { replica, ..shared_settings(config, shared)? };
     let began = Instant::now();

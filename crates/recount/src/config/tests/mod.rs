@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 mod brokers;
 mod faults;
 mod faults_of_effects;
+mod shared_ledger;
 mod watched;
 
 /// A config without a fault. Each case changes one thing in it.
