@@ -183,15 +183,11 @@ fn one_that_hung_past_the_session_timeout_robs_nobody_and_gets_work_again() {
     signal(&first, rustix::process::Signal::STOP);
     shared.shared_by(&[6]);
     shared.work(50);
-    let epochs = "SELECT sum(epoch) FROM recount_position";
-    let before = shared.sql(epochs);
     shared.publish(50);
     signal(&first, rustix::process::Signal::CONT);
     shared.shared_by(&[3, 3]);
     shared.work(50);
-    let after = shared.sql(epochs);
-    let taken: i64 = after.parse::<i64>().unwrap() - before.parse::<i64>().unwrap();
-    assert_eq!(taken, 3, "it took the three that were dealt to it, once: {before} to {after}");
+    assert!(!second.log().contains("another process took the partition"), "{}", second.log());
     for running in [first, second] {
         running.terminate();
     }

@@ -9,7 +9,7 @@ use recount_adapters::sqlite::SqliteEffect;
 use recount_checks::{FlowChecks, FlowRules, RouteRule};
 use recount_engine::{
     Book, BreakerAction, BreakerSpec, FlowEnd, FlowHandle, FlowParts, FlowSpec, Guards, HoldSpec, NoProbe,
-    OtherwiseVerdict, RetrySpec, StartOptions, SystemClock, TakeLimits, start_flow,
+    OtherwiseVerdict, RetrySpec, Source, StartOptions, SystemClock, TakeLimits, start_flow,
 };
 use recount_ledger::{LedgerSettings, SqliteLedger};
 use recount_model::decide::AfterLast;
@@ -237,8 +237,33 @@ async fn a_partition_that_another_took_is_taken_back_only_where_the_group_confir
         partition: recount_model::Partition::new("0"),
         place: String::new(),
     };
-    assert!(!recount_engine::Source::confirm(&source, &place).await.unwrap());
+    assert!(!Source::confirm(&source, &place).await.unwrap());
     member.shut_down();
     member.wait().await;
     shared.assert_exact(80);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_still_believes_what_it_was_dealt_is_not_confirmed() {
+    let Some((shared, _guard)) = Shared::open().await else { return };
+    let dealt = async |source: &KafkaSource| {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let places = super::all(source).await;
+            if places.len() == 4 {
+                return places;
+            }
+            assert!(Instant::now() < until, "{places:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let confirmed = async |source: &KafkaSource, place| Source::confirm(source, place).await.unwrap();
+    let old = shared.source("same");
+    let places = dealt(&old).await;
+    assert!(confirmed(&old, &places[0]).await);
+    // The coordinator takes the newcomer for the member that comes back; the old one hears of it with a heartbeat.
+    let new = shared.source("same");
+    assert_eq!(dealt(&new).await, places);
+    assert!(!confirmed(&old, &places[0]).await);
+    assert!(confirmed(&new, &places[0]).await);
 }
