@@ -45,7 +45,10 @@ fn make(opener: &Opener, settings: &LedgerSettings, catalog: &Connection) -> Res
     make_segment(opener, settings, 1, &id)?;
     in_transaction(CATALOG, catalog, || {
         catalog.execute_batch(&schema::catalog())?;
-        catalog.execute("INSERT INTO ledger VALUES (?1,?2,?3)", params![id, schema::FORMAT, birth.identity_key])?;
+        catalog.execute(
+            "INSERT INTO ledger VALUES (?1,?2,?3)",
+            params![id, schema::FORMAT, birth.identity_key],
+        )?;
         if let Some(of) = &settings.replica_of {
             replica::make_table(catalog, of)?;
         }

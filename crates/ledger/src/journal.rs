@@ -31,7 +31,11 @@ fn kind(word: &str) -> Result<JournalKind, LedgerError> {
     }
 }
 
-pub(crate) fn put(catalog: &Connection, entry: &JournalEntry, persisted_at: Timestamp) -> rusqlite::Result<u64> {
+pub(crate) fn put(
+    catalog: &Connection,
+    entry: &JournalEntry,
+    persisted_at: Timestamp,
+) -> rusqlite::Result<u64> {
     let sql = "INSERT INTO journal (kind, flow, what, at, persisted_at, detail) VALUES (?1,?2,?3,?4,?5,?6)";
     catalog.prepare_cached(sql)?.execute(params![
         kind_word(entry.kind),

@@ -270,7 +270,11 @@ pub(crate) fn in_transaction<T>(
 }
 
 /// A batch that is there already must be the one that is appended again.
-pub(crate) fn check_same(connection: &Connection, partition_no: i64, batch: &EncodedBatch) -> Result<(), PutFailure> {
+pub(crate) fn check_same(
+    connection: &Connection,
+    partition_no: i64,
+    batch: &EncodedBatch,
+) -> Result<(), PutFailure> {
     let sql = "SELECT epoch, next_offset, decisions FROM batch WHERE partition_no = ?1 AND seq = ?2";
     let record = &*batch.record;
     let stored = connection

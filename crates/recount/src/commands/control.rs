@@ -42,8 +42,10 @@ fn operate(args: &OperateArgs, verb: &str, what: &str) -> Outcome {
             ledger.store().journal(&entry).map_err(ledger_failure)?;
             match config.ledger.database {
                 // Who else runs the flow has a folder of its own, and is not known here.
-                Some(_) => "in the ledger; a process that runs the flow heeds it at its next start: to reach it now, \
-                            name its folder with --ledger-folder",
+                Some(_) => {
+                    "in the ledger; a process that runs the flow heeds it at its next start: to reach it now, \
+                            name its folder with --ledger-folder"
+                }
                 None => "in the ledger; no instance runs, the next start heeds it",
             }
         }

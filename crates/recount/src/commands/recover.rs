@@ -7,9 +7,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::replaying::{POSITIONS_A_REQUEST_MAX, Receipt, Request, bytes_of};
 use crate::wiring::{self, Handlers, RunOptions, ledger_failure, now};
 use recount_engine::{ReplayEvent, ReplayFrom};
-use recount_ledger::{
-    DecisionFilter, JournalEntry, JournalKind, LedgerRead, LedgerStore, StoredDecision,
-};
+use recount_ledger::{DecisionFilter, JournalEntry, JournalKind, LedgerRead, LedgerStore, StoredDecision};
 use recount_model::{FlowName, Partition, PartitionId, SourceId, Timestamp, Verdict, reason};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -203,7 +203,9 @@ fn sources_and_what_comes_later() {
     check(
         "path = \"book\"",
         "database = \"shop\"",
-        &["2 ledger.database: [database.shop] is a SQLite file, and a ledger for several processes is in PostgreSQL"],
+        &[
+            "2 ledger.database: [database.shop] is a SQLite file, and a ledger for several processes is in PostgreSQL",
+        ],
     );
     check(
         "id = ",

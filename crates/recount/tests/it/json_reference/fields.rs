@@ -254,7 +254,10 @@ const VALIDATE: &[Field] = &[
         "flows[].capabilities.tells_lost",
         "A range that was gone before it was taken is recorded as lost; otherwise the flow stops.",
     ),
-    ("flows[].capabilities.commits_offset", "The broker keeps an offset for the flow, which others can move."),
+    (
+        "flows[].capabilities.commits_offset",
+        "The broker keeps an offset for the flow, which others can move.",
+    ),
     ("flows[].effect", "Where they go."),
     ("flows[].statements", "What the database says of the statements."),
     (
