@@ -14,7 +14,7 @@ mod secret;
 mod values;
 
 pub use event::{CheckResult, Checked, Event, RawEvent, Refused};
-pub use expr::fields_named;
+pub use expr::{fields_named, reads_any_of};
 pub use flow::FlowChecks;
 pub use rules::{CheckRule, Decode, FlowRules, MeasureRule, Otherwise, RouteRule, RuleFault};
 pub use schema_paths::path_in_schema;

@@ -183,5 +183,13 @@ pub fn fields_named(expr: &str) -> Result<Vec<String>, String> {
     Ok(expr.paths.iter().filter(|path| path.root == Root::Event).map(FieldPath::to_string).collect())
 }
 
+/// Whether an expression reads one of the paths of `secret` (`event.customer_id`, `meta.headers.token`),
+/// something that holds it, or something in it; places in lists apart.
+pub fn reads_any_of(expr: &str, secret: &[String]) -> bool {
+    let Ok(expr) = Expr::compile(expr) else { return false };
+    let hidden: Vec<FieldPath> = secret.iter().filter_map(|path| FieldPath::parse(path)).collect();
+    expr.paths.iter().any(|path| hidden.iter().any(|hidden| path.overlaps(hidden)))
+}
+
 #[cfg(test)]
 mod tests;

@@ -213,6 +213,30 @@ fn the_fields_that_an_expression_names_are_listed() {
     assert!(fields_named("event.").is_err());
 }
 
+#[test]
+fn a_secret_is_read_by_what_holds_it_and_by_what_it_holds() {
+    let secret =
+        ["event.customer.id", "event.lines[].price", "meta.headers.token", "meta.headers[\"x-customer\"]"]
+            .map(str::to_owned);
+    for (expression, expected) in [
+        ("event.customer.id", true),
+        ("event.customer.id.local", true),
+        ("size(event.customer.id) > 3 && event.sku != ''", true),
+        ("event.customer.name", false),
+        ("event.customer.identity", false),
+        ("string(event.lines[0].price)", true),
+        ("meta.headers.token", true),
+        ("meta.headers['token']", true),
+        ("meta.headers[\"x-customer\"]", true),
+        ("meta.headers.?token.orValue('')", true),
+        ("meta.headers.tenant", false),
+        ("meta.id", false),
+        ("not CEL (", false),
+    ] {
+        assert_eq!(reads_any_of(expression, &secret), expected, "{expression}");
+    }
+}
+
 /// As the `cel` crate takes JSON: whole numbers as they are.
 fn to_cel(json: &Json) -> cel::Value {
     match json {

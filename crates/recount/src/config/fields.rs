@@ -8,16 +8,6 @@ use std::collections::BTreeSet;
 /// Property names of a schema that are looked at to find what could be meant.
 const NAMES_MAX: usize = 2000;
 
-/// Whether an expression reads one of these fields (`event.customer_id`), something that holds it, or
-/// something in it.
-pub(super) fn mentions(expression: &str, secret: &[String]) -> bool {
-    let within = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    let fields = fields_named(expression).unwrap_or_default();
-    fields.iter().any(|field| secret.iter().any(|hidden| within(field, hidden) || within(hidden, field)))
-}
-
 /// For each field of the expression that the schema declares others beside, but not this one: what is
 /// wrong and what could be meant. Nothing where the schema doesn't tell.
 pub(super) fn misspelt(schema: &Value, expression: &str) -> Vec<(String, String)> {
@@ -63,22 +53,6 @@ fn property_names<'s>(schema: &'s Value, names: &mut BTreeSet<&'s str>) {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_secret_is_mentioned_by_what_holds_it_and_by_what_it_holds() {
-        let secret = vec!["event.customer.id".to_owned()];
-        for (expression, expected) in [
-            ("event.customer.id", true),
-            ("event.customer.id.local", true),
-            ("size(event.customer.id) > 3 && event.sku != ''", true),
-            ("event.customer.name", false),
-            ("event.customer.identity", false),
-            ("meta.id", false),
-            ("not CEL (", false),
-        ] {
-            assert_eq!(mentions(expression, &secret), expected, "{expression}");
-        }
-    }
 
     #[test]
     fn a_field_is_misspelt_only_where_the_schema_can_tell() {

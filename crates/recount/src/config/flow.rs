@@ -3,12 +3,12 @@
 use super::apply::{self, Applies};
 use super::broker;
 use super::fault::{Place, nearest};
-use super::fields::{mentions, misspelt};
+use super::fields::misspelt;
 use super::raw::RawTable;
 use super::resolve::Context;
 use super::watched;
 use super::{FlowConfig, FlowMode, ReasonInfo, ReasonOrigin, ReasonVerdict, SourceConfig};
-use recount_checks::{CheckRule, Decode, FlowChecks, FlowRules, Otherwise};
+use recount_checks::{CheckRule, Decode, FlowChecks, FlowRules, Otherwise, reads_any_of};
 use recount_engine::{BreakerAction, BreakerSpec, FlowSpec, HoldSpec, RetrySpec, TakeLimits};
 use recount_model::decide::AfterLast;
 use recount_model::reason::{Builtin, BuiltinKind, builtin};
@@ -437,8 +437,9 @@ fn spec(
     let hold = table.table_or_defaults("hold");
     let batch = table.table_or_defaults("batch");
     let away = table.table_or_defaults("away");
-    let is_secret =
-        |expression: &Option<String>| expression.as_deref().is_some_and(|text| mentions(text, &rules.secret));
+    let is_secret = |expression: &Option<String>| {
+        expression.as_deref().is_some_and(|text| reads_any_of(text, &rules.secret))
+    };
     FlowSpec {
         flow,
         owner: table.text("owner").unwrap_or_default(),

@@ -1,12 +1,11 @@
 //! `[[reconcile]]`: a sum over a flow's events, and a query that must give the same.
 
 use super::fault::nearest;
-use super::fields::mentions;
 use super::raw::RawTable;
 use super::resolve::Context;
 use super::sql_text::SqlText;
 use super::{FlowConfig, FlowSum, ReasonVerdict, ReconcileConfig, RightSide, SumOf};
-use recount_checks::MeasureRule;
+use recount_checks::{MeasureRule, reads_any_of};
 use recount_model::{FlowName, ReasonCode};
 
 /// Resolves all, and gives each flow the measures that it must keep when deciding.
@@ -51,7 +50,7 @@ fn sum(left: &RawTable, flows: &mut [FlowConfig], context: &mut Context<'_, '_>)
     let by = left.text("by");
     let measure = measure(left, flow)?;
     let by_is_secret =
-        by.as_deref().or(flow.rules.key.as_deref()).is_some_and(|by| mentions(by, &flow.rules.secret));
+        by.as_deref().or(flow.rules.key.as_deref()).is_some_and(|by| reads_any_of(by, &flow.rules.secret));
     let flow = FlowName::new(&name).ok()?;
     Some(FlowSum { flow, measure, of, less, by_is_secret: by_is_secret && by.is_some(), by })
 }

@@ -170,6 +170,22 @@ fn a_handler_in_rust_has_its_own_reasons_and_those_of_its_kind() {
 }
 
 #[test]
+fn an_id_or_key_taken_from_a_secret_header_is_secret() {
+    let from_headers = RIGHT
+        .replace(r#"id = "event.id""#, r#"id = 'meta.headers["x-order"]'"#)
+        .replace(r#"key = "event.sku""#, r#"key = "meta.headers.customer""#);
+    let secret_of = |listed: &str| {
+        let text = from_headers.replace("secret = [", &format!("secret = [{listed}"));
+        let config = load(&text).unwrap();
+        (config.flows[0].spec.id_is_secret, config.flows[0].spec.key_is_secret)
+    };
+    assert_eq!(secret_of(""), (false, false));
+    assert_eq!(secret_of(r#"'meta.headers["x-order"]', "#), (true, false));
+    assert_eq!(secret_of(r#""meta.headers.customer", "#), (false, true));
+    assert_eq!(secret_of(r#""meta.headers", "#), (true, true));
+}
+
+#[test]
 fn every_reason_that_a_flow_may_give_has_a_budget() {
     let text =
         RIGHT.replace("secret = [", "ignore = [\"a.b\"]\nat_most = { duplicate = \"any\" }\nsecret = [");
