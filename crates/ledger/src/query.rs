@@ -58,7 +58,13 @@ impl<'a> Query<'a> {
         if self.wanted.is_empty() || self.visit_rows(carried, false, visit)?.is_break() {
             return Ok(());
         }
-        for segment in &self.shelf.segments {
+        for (nth, segment) in self.shelf.segments.iter().enumerate() {
+            let from = self.filter.ordinal_from.unwrap_or(0);
+            let ends_before =
+                self.shelf.segments.get(nth + 1).is_some_and(|next| next.info.ordinal_from <= from);
+            if ends_before {
+                continue;
+            }
             if self.can_hold(segment)? && self.visit_segment(segment, visit)?.is_break() {
                 break;
             }
@@ -153,6 +159,7 @@ impl<'a> Query<'a> {
             && filter.offset_to.is_none_or(|to| row.offset_from < to)
             && filter.from.is_none_or(|from| row.header.decided_at >= from)
             && filter.to.is_none_or(|to| row.header.decided_at < to)
+            && filter.ordinal_from.is_none_or(|from| row.header.ordinal >= from)
     }
 
     fn decision_fits(&self, decision: &Decision) -> bool {
@@ -191,9 +198,11 @@ impl<'a> Query<'a> {
         if whole {
             check_rows(place, &self.shelf.partitions)?;
         }
-        let sql = format!("SELECT {DECISION_COLUMNS} FROM decision ORDER BY ordinal, place");
+        let sql =
+            format!("SELECT {DECISION_COLUMNS} FROM decision WHERE ordinal >= ?1 ORDER BY ordinal, place");
         let mut statement = connection.prepare_cached(&sql).map_err(failed(file))?;
-        let mut rows = statement.query([]).map_err(failed(file))?;
+        let from = self.filter.ordinal_from.map_or(0, |from| i64::try_from(from).unwrap_or(i64::MAX));
+        let mut rows = statement.query([from]).map_err(failed(file))?;
         let mut batch: Option<(BatchRow, Arc<BatchHeader>)> = None;
         while let Some(row) = rows.next().map_err(failed(file))? {
             let (ordinal, _, decision) = rows::decision(file, row)?;
@@ -229,7 +238,8 @@ impl<'a> Query<'a> {
             return Ok(ControlFlow::Continue(()));
         }
         let mut answer = Ok(ControlFlow::Continue(()));
-        read_batch_rows(file, connection, &self.shelf.partitions, 0, &mut |row| {
+        let from = self.filter.ordinal_from.unwrap_or(0);
+        read_batch_rows(file, connection, &self.shelf.partitions, from, &mut |row| {
             if wanted(&row) {
                 answer = self.visit_batch(place, &row, visit);
             }

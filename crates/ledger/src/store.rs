@@ -267,6 +267,8 @@ pub struct DecisionFilter {
     pub from: Option<Timestamp>,
     /// Decided before.
     pub to: Option<Timestamp>,
+    /// In batches at or after this place in the order decided (`BatchHeader::ordinal`).
+    pub ordinal_from: Option<u64>,
     /// Also those that were corrected.
     pub superseded: bool,
 }

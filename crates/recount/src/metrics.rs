@@ -2,6 +2,7 @@
 
 use crate::config::{FlowConfig, ReasonVerdict};
 use crate::spans::SpanCounts;
+use crate::wiring::letters::LetterStanding;
 use recount_engine::FlowCounts;
 use recount_model::BookCounts;
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ pub struct FlowMetrics<'a> {
     pub book_counts: Option<BookCounts>,
     /// When the last audit was completed, Unix seconds.
     pub audit_completed_s: Option<i64>,
+    /// How its dead letters stand that go to a topic.
+    pub letters: Option<LetterStanding>,
 }
 
 /// The statements of a flow's audit as metrics.
@@ -78,6 +81,7 @@ pub fn render_with_spans(flows: &[FlowMetrics<'_>], spans: Option<SpanCounts>) -
     gauges(&mut out, flows);
     books(&mut out, flows);
     groups(&mut out, flows);
+    letters(&mut out, flows);
     modes(&mut out, flows);
     if let Some(SpanCounts { sent, left_out }) = spans {
         out.family("recount_spans_sent", "counter", "Spans that the collector took.");
@@ -234,6 +238,29 @@ fn groups(out: &mut Text, flows: &[FlowMetrics<'_>]) {
     for (flow, group) in observed() {
         if let Some(members) = group.members {
             out.sample("recount_group_members", &[("flow", flow), ("group", group.group.as_str())], members);
+        }
+    }
+}
+
+/// Nothing is written where no flow sends its dead letters to a topic. The counters go on over restarts.
+fn letters(out: &mut Text, flows: &[FlowMetrics<'_>]) {
+    let sent = || flows.iter().filter_map(|flow| Some((flow.name(), flow.letters.as_ref()?)));
+    if sent().next().is_none() {
+        return;
+    }
+    type Count = fn(&LetterStanding) -> u64;
+    let families: [(&str, &str, &str, Count); 3] = [
+        ("recount_dead_letters_waiting", "gauge", "Dead letters that wait for their topic.", |l| l.waiting),
+        ("recount_dead_letters_sent", "counter", "Dead letters that their topic took.", |l| l.notes.sent),
+        ("recount_dead_letters_refused", "counter", "Dead letters that their topic refused for good.", |l| {
+            l.notes.refused
+        }),
+    ];
+    for (name, kind, help, count) in families {
+        out.family(name, kind, help);
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        for (flow, letters) in sent() {
+            out.sample(&name, &[("flow", flow)], count(letters));
         }
     }
 }

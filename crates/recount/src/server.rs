@@ -6,6 +6,7 @@ use crate::metrics::{FlowMetrics, render_with_spans};
 use crate::spans::{SpanCounter, Spans};
 use crate::status::{RunningInstance, gather};
 use crate::wiring::audit::{AuditOptions, Live, count_again, tell_live};
+use crate::wiring::letters::{self, tell_letters};
 use crate::wiring::{Listening, Running, RunningFlow, control_token_path, now};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -216,6 +217,7 @@ async fn metrics(State(control): State<Control>) -> Response {
                 group: audited.and_then(crate::metrics::group_metric),
                 book_counts: audited.map(|flow| flow.books.counts),
                 audit_completed_s: report.as_ref().map(|report| report.at.0 / 1000),
+                letters: letters::standing(&control.0.config, config).ok().flatten(),
             }
         })
         .collect();
@@ -253,6 +255,9 @@ async fn working_health(State(control): State<Control>) -> Response {
     };
     let mut report = AuditReport::clone(&report);
     tell_live(&mut report, &control.live());
+    if let Err(failure) = tell_letters(&control.0.config, &mut report) {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &failure.message);
+    }
     let works = |flow: &recount_audit::FlowReport| flow.working() == Some(true);
     let working = report.ledger_error.is_none() && report.flows.iter().all(works);
     let flows: Vec<_> = report

@@ -13,6 +13,8 @@ mod client;
 mod deal;
 mod group;
 mod group_notes;
+mod letter_headers;
+mod letters;
 mod member;
 #[allow(unsafe_code)]
 mod native;
@@ -27,6 +29,8 @@ mod witness;
 
 pub use group::{GroupSettings, KafkaGroup, KafkaGroupWitness, Seen};
 pub use group_notes::NotesError;
+pub use letter_headers::{Letter, LetterHeaders};
+pub use letters::{LetterSent, LetterSettings, LetterTopic};
 pub use publisher::{PublishError, Receipt, TopicPublisher};
 pub use settings::{BROKEN_PROMISES, KafkaBroker, KafkaError, KafkaSettings, KafkaStart, Membership, Told};
 pub use source::KafkaSource;

@@ -135,27 +135,11 @@ impl TopicPublisher {
     }
 
     fn look(&self) -> Result<(), PublishError> {
-        let unreachable = |why: String| {
-            PublishError::Unreachable(format!(
-                "{} can't be asked about topic {}: {why}",
-                self.place, self.topic
-            ))
-        };
-        let asked = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER_WAIT);
-        let metadata = asked.map_err(|error| {
+        let trouble = || {
             self.producer.poll(Duration::ZERO);
-            unreachable(self.producer.context().trouble.told().unwrap_or_else(|| error.to_string()))
-        })?;
-        let found = metadata.topics().iter().find(|found| found.name() == self.topic);
-        match found.map(|found| (found.error(), found.partitions().len())) {
-            Some((None, 1..)) => Ok(()),
-            Some((Some(error), _))
-                if RDKafkaErrorCode::from(error) != RDKafkaErrorCode::UnknownTopicOrPartition =>
-            {
-                Err(unreachable(RDKafkaErrorCode::from(error).to_string()))
-            }
-            _ => Err(PublishError::NoSuchTopic { servers: self.place.clone(), topic: self.topic.clone() }),
-        }
+            self.producer.context().trouble.told()
+        };
+        metadata_of(&self.producer, &self.place, &self.topic, &trouble).map(drop)
     }
 
     /// Hands a record to the client, and waits while its queue is full. `number` names it in the receipt.
@@ -195,5 +179,29 @@ impl TopicPublisher {
             drop(self.producer.flush(Duration::from_secs(1)));
         }
         self.producer.context().receipt().clone()
+    }
+}
+
+/// How many partitions a topic has; `trouble` says what the client heard.
+pub(super) fn metadata_of<C: ProducerContext>(
+    producer: &BaseProducer<C>,
+    servers: &str,
+    topic: &str,
+    trouble: &dyn Fn() -> Option<String>,
+) -> Result<i32, PublishError> {
+    let unreachable = |why: String| {
+        PublishError::Unreachable(format!("{servers} can't be asked about topic {topic}: {why}"))
+    };
+    let asked = producer.client().fetch_metadata(Some(topic), ANSWER_WAIT);
+    let metadata = asked.map_err(|error| unreachable(trouble().unwrap_or_else(|| error.to_string())))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.map(|found| (found.error(), found.partitions().len())) {
+        Some((None, count @ 1..)) => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+        Some((Some(error), _))
+            if RDKafkaErrorCode::from(error) != RDKafkaErrorCode::UnknownTopicOrPartition =>
+        {
+            Err(unreachable(RDKafkaErrorCode::from(error).to_string()))
+        }
+        _ => Err(PublishError::NoSuchTopic { servers: servers.to_owned(), topic: topic.to_owned() }),
     }
 }

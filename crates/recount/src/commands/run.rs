@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::metrics::{FlowMetrics, book_metrics, render};
 use crate::server::Server;
 use crate::wiring::audit::{AuditOptions, count_again, tell_paused};
+use crate::wiring::letters::{self, tell_letters};
 use crate::wiring::{self, Handlers, RunOptions, Running};
 use crate::{logging, steps};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -74,6 +75,7 @@ fn run_config(config: &Config, args: &RunArgs) -> Outcome {
         let bar = progress_bar(config, &running);
         let (ends, ()) =
             tokio::join!(until_ended(&running, &bar, signals), paused::watch(config, &running, args.dry_run));
+        running.finish_letters().await;
         let took = began.elapsed();
         if !args.dry_run && ends.iter().all(|end| matches!(end, FlowEnd::Drained)) {
             waiting::for_effects(config, &args.flows).await?;
@@ -193,6 +195,7 @@ fn conclude(
     let mut report =
         count_again(config, &args.flows, AuditOptions { identified: false, names_max: NAMES_MAX })?;
     tell_paused(config, &mut report)?;
+    tell_letters(config, &mut report)?;
     if let Some(path) = &args.metrics_file {
         let text = metrics_text(config, args, counts, &report);
         std::fs::write(path, text)
@@ -262,9 +265,9 @@ fn exit_of(args: &RunArgs, ends: &[FlowEnd], counts: &[FlowCounts], report: &Aud
     if failed { Exit::NotWell } else { Exit::from_code(i32::from(report.exit_code())) }
 }
 
-fn metrics_text(config: &Config, args: &RunArgs, counts: &[FlowCounts], report: &AuditReport) -> String {
+fn metrics_text(whole: &Config, args: &RunArgs, counts: &[FlowCounts], report: &AuditReport) -> String {
     let is_wanted = |name: &str| args.flows.is_empty() || args.flows.iter().any(|wanted| wanted == name);
-    let flows = config.flows.iter().filter(|flow| is_wanted(flow.spec.flow.as_str()));
+    let flows = whole.flows.iter().filter(|flow| is_wanted(flow.spec.flow.as_str()));
     let metrics: Vec<FlowMetrics<'_>> = flows
         .zip(counts)
         .map(|(config, counts)| {
@@ -276,6 +279,7 @@ fn metrics_text(config: &Config, args: &RunArgs, counts: &[FlowCounts], report: 
                 group: audited.and_then(crate::metrics::group_metric),
                 book_counts: audited.map(|flow| flow.books.counts),
                 audit_completed_s: Some(report.at.0 / 1000),
+                letters: letters::standing(whole, config).ok().flatten(),
             }
         })
         .collect();

@@ -4,6 +4,7 @@ use super::apply::{self, Applies};
 use super::broker;
 use super::fault::{Place, nearest};
 use super::fields::misspelt;
+use super::letters;
 use super::raw::RawTable;
 use super::resolve::Context;
 use super::watched;
@@ -50,6 +51,7 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
     };
     rules.routes = applies.routes.clone();
     let source = source(table, mode, context);
+    let letters = letters::resolve(table, mode, &source, context);
     reasons.extend(builtins(mode, table, &rules, &applies, context));
     let spec = spec(flow, mode, table, &rules, &reasons);
     FlowConfig {
@@ -60,6 +62,7 @@ pub(super) fn resolve(name: &str, table: &RawTable, context: &mut Context<'_, '_
         effect: applies.effect,
         expect: table.rate("expect"),
         open_ms_max: table.quantity("open_max"),
+        letters,
         reasons,
         places,
     }

@@ -119,6 +119,11 @@ pub const FLOW: TableSpec = TableSpec {
             "\"pause\"",
             "What happens when too many are not applied: the flow pauses until `recount resume`, or it only says so. A table also sets the share.",
         ),
+        table(
+            "dead_letters",
+            Kind::Table(&super::letters::DEAD_LETTERS),
+            "A topic that dead letters are sent to, besides the ledger.",
+        ),
         table("away", Kind::Table(&AWAY), "Waiting while the database or handler is away."),
         default(
             "payload_max",

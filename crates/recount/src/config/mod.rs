@@ -12,6 +12,7 @@ mod fields;
 mod flow;
 mod flow_tables;
 mod ledger;
+mod letters;
 mod origin;
 mod raw;
 mod reading;
@@ -36,6 +37,7 @@ pub use fault::{Fault, Faults};
 pub(crate) use fault::{count, distance, nearest};
 pub use ledger::LedgerDatabase;
 pub(crate) use ledger::{name_folder, named_folder};
+pub use letters::{LetterHeadersConfig, LettersConfig};
 pub use scalar::{Expect, rows_text, size_text};
 pub use secret::{Secret, SecretError, SecretText, expand_env};
 pub use tables::ROOT;
@@ -377,6 +379,8 @@ pub struct FlowConfig {
     pub expect: Option<Expect>,
     /// An event may stay undecided for so long.
     pub open_ms_max: u64,
+    /// The topic that dead letters go to, besides the ledger.
+    pub letters: Option<LettersConfig>,
     /// Every reason that it may give: declared ones in the order of the file, then built-in ones.
     pub reasons: Vec<ReasonInfo>,
     places: BTreeMap<String, Place>,

@@ -3,7 +3,8 @@
 use super::fault::{Place, Sink, nearest};
 use super::raw::RawTable;
 use super::{
-    BrokerConfig, Config, LogConfig, LogFormat, ServerConfig, broker, database, flow, ledger, reconcile,
+    BrokerConfig, Config, LogConfig, LogFormat, ServerConfig, broker, database, flow, ledger, letters,
+    reconcile,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -55,6 +56,7 @@ pub(super) fn resolve(raw: &RawTable, text: &str, path: &Path, sink: &mut Sink<'
         context.sink.fault(&at, "there is no flow", help);
     }
     flow::check_http_paths(raw, &flows, &mut context);
+    letters::refuse_shared_ledger(raw, &mut context);
     let reconciles = reconcile::resolve(raw, &mut flows, &mut context);
     for ((_, table), flow) in raw.named("flow").iter().zip(&flows) {
         flow::check_rules(table, flow, &mut context);

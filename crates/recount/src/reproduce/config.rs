@@ -104,6 +104,9 @@ fn flow_table(flow: &mut dyn TableLike, changes: &Changes<'_>, told: &mut Vec<St
     }
     flow.insert("breaker", value("alert"));
     flow.remove("expect");
+    if flow.remove("dead_letters").is_some() {
+        told.push("dead_letters: left out, nothing is sent anywhere".to_owned());
+    }
     told.push(
         "breaker and expect: one event alone must neither pause the flow nor count as silence".to_owned(),
     );

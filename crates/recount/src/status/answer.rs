@@ -1,6 +1,7 @@
 //! What `recount status` says, as data: the command prints it, `GET /v1/status` sends it.
 
-use recount_model::BookCounts;
+use crate::wiring::letters::{LetterNotes, LetterStanding};
+use recount_model::{BookCounts, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The answer for every flow of a config.
@@ -77,6 +78,8 @@ pub struct FlowStatus {
     pub keys_held: u64,
     /// By reason, the most frequent first.
     pub dead_letters: Vec<DeadLetterStatus>,
+    /// The topic that they are sent to; none where there is none.
+    pub dead_letter_topic: Option<LetterTopicStatus>,
     /// Why it is paused, if it is.
     pub paused: Option<String>,
     /// The group of an observed consumer, as in the audit's JSON; none where none is declared or it can't be asked.
@@ -181,6 +184,38 @@ pub struct DeadLetterStatus {
     pub newest: String,
     /// When that was decided.
     pub newest_at: String,
+}
+
+/// How far dead letters have come to their topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LetterTopicStatus {
+    /// The topic and its broker.
+    pub topic: String,
+    /// All of it in one sentence.
+    pub sentence: String,
+    /// On record, and not sent.
+    pub waiting: u64,
+    /// Acknowledged.
+    pub sent: u64,
+    /// Refused for good; the ledger keeps them.
+    pub refused: u64,
+    /// Forgotten before they were sent.
+    pub forgotten: u64,
+    /// Why none could be sent of late.
+    pub trouble: Option<String>,
+    /// Since when.
+    pub trouble_since: Option<String>,
+}
+
+impl From<LetterStanding> for LetterTopicStatus {
+    fn from(standing: LetterStanding) -> Self {
+        let sentence = standing.sentence();
+        let LetterStanding { topic, notes, waiting } = standing;
+        let LetterNotes { sent, refused, forgotten, trouble, .. } = notes;
+        let trouble_since = trouble.as_ref().map(|trouble| Timestamp(trouble.since_ms).to_string());
+        let trouble = trouble.map(|trouble| trouble.why);
+        Self { topic, sentence, waiting, sent, refused, forgotten, trouble, trouble_since }
+    }
 }
 
 /// The last change of a flow's config.

@@ -1,10 +1,13 @@
 //! From the books, the ledger and, where one runs, the instance to the answer.
 
-use super::answer::{DeadLetterStatus, FlowStatus, ReasonStatus, StatementStatus, Status, Terms};
+use super::answer::{
+    DeadLetterStatus, FlowStatus, LetterTopicStatus, ReasonStatus, StatementStatus, Status, Terms,
+};
 use super::{change, next};
 use crate::config::{Config, FlowConfig};
 use crate::exit::Failure;
 use crate::wiring::audit::{AuditOptions, Live, PAUSED, count_again, tell_live, tell_paused};
+use crate::wiring::letters::{standing, tell_letters};
 use crate::wiring::{self, ledger_failure};
 use recount_audit::render::{percent, shares};
 use recount_audit::{AuditReport, FlowReport, Statement};
@@ -34,6 +37,7 @@ pub fn gather(config: &Config, instance: Option<&RunningInstance>) -> Result<Sta
     let options = AuditOptions { identified: false, names_max: NAMES_MAX };
     let mut report = count_again(config, &[], options)?;
     tell_paused(config, &mut report)?;
+    tell_letters(config, &mut report)?;
     let live = instance.map_or(&[][..], |instance| &instance.flows);
     tell_live(&mut report, live);
     let ledger = wiring::read_ledger(&config.ledger)?;
@@ -42,7 +46,9 @@ pub fn gather(config: &Config, instance: Option<&RunningInstance>) -> Result<Sta
     for audited in &report.flows {
         let Some(flow) = config.flow(audited.flow.as_str()) else { continue };
         let live = live.iter().find(|live| live.flow == audited.flow);
-        flows.push(Gathered { ledger: &ledger, flow, audited, live, now: report.at }.status(&configs)?);
+        flows.push(
+            Gathered { config, ledger: &ledger, flow, audited, live, now: report.at }.status(&configs)?,
+        );
     }
     let working = working(&report);
     let mut status = Status {
@@ -121,6 +127,7 @@ fn notes(config: &Config, instance: Option<&RunningInstance>, configs: &[StoredC
 
 /// One flow, with everything that is known of it.
 struct Gathered<'a> {
+    config: &'a Config,
     ledger: &'a LedgerReader,
     flow: &'a FlowConfig,
     audited: &'a FlowReport,
@@ -156,6 +163,7 @@ impl Gathered<'_> {
             held: self.live.map(|live| live.counts.held.values().sum()),
             keys_held: self.keys_held()?,
             dead_letters: self.dead_letters()?,
+            dead_letter_topic: standing(self.config, self.flow)?.map(LetterTopicStatus::from),
             paused: paused.map(|why| why.trim_start_matches(": ").to_owned()),
             group: audited.group.as_ref().map(recount_audit::GroupReport::json),
             last_decided_at: audited.last_decided_at.map(|at| at.to_string()),

@@ -55,6 +55,11 @@ fn flow_text(out: &mut String, flow: &FlowStatus, status: &Status) {
     wrapped(out, "  ", &waiting(flow));
     group(out, flow);
     dead_letters(out, flow);
+    // What it is not working for stands above already, in the same words.
+    let topic = flow.dead_letter_topic.iter().map(|topic| &topic.sentence);
+    for sentence in topic.filter(|sentence| !flow.not_working.contains(sentence)) {
+        wrapped(out, "  ", sentence);
+    }
     if let Some(change) = &flow.change {
         wrapped(out, "  ", &change_text(change));
     }

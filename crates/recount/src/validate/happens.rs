@@ -53,6 +53,7 @@ pub(super) fn happens(flow: &FlowConfig, is_shared: bool) -> Vec<Happens> {
         "the flow takes no more (ledger_full); nothing is settled that isn't recorded".into(),
     );
     source_happens(flow, is_shared, &mut rows);
+    letters_happen(flow, &mut rows);
     let mut add = |when: &'static str, then: &str| rows.push(Happens { when, then: then.to_owned() });
     add("SIGTERM", "takes no more, finishes what is under way, records and settles it, ends");
     add(
@@ -239,6 +240,29 @@ fn source_happens(flow: &FlowConfig, is_shared: bool, rows: &mut Vec<Happens>) {
         }
         SourceConfig::Kafka { start, .. } => topic_happens(start.is_some(), is_shared, rows),
     }
+}
+
+fn letters_happen(flow: &FlowConfig, rows: &mut Vec<Happens>) {
+    let Some(letters) = &flow.letters else { return };
+    let mut add = |when: &'static str, then: String| rows.push(Happens { when, then });
+    add(
+        "an event is dead-lettered",
+        format!(
+            "the ledger keeps it; then it is sent to the topic {} on {} with {}, at least once",
+            letters.topic,
+            letters.broker,
+            letters.headers.words()
+        ),
+    );
+    add(
+        "the dead letters' topic can't be written",
+        "events go on, dead letters wait in the ledger and are sent later; beyond a minute the flow is not working"
+            .to_owned(),
+    );
+    add(
+        "the dead letters' topic refuses one (too large)",
+        "it is told (dead_letter_refused) and counted; the ledger keeps it, and the others go on".to_owned(),
+    );
 }
 
 fn topic_happens(begins: bool, is_shared: bool, rows: &mut Vec<Happens>) {

@@ -9,6 +9,9 @@ mod group;
 mod kafka;
 mod keeper;
 mod ledger;
+#[cfg(feature = "kafka")]
+mod letter_sender;
+pub mod letters;
 mod listening;
 mod report;
 pub mod source;
@@ -62,6 +65,9 @@ pub struct Running {
     /// Who looks at the groups of observed consumers, as long as this lives.
     #[cfg(feature = "kafka")]
     pub groups: Vec<group::GroupWatch>,
+    /// Who sends dead letters to topics, as long as this lives.
+    #[cfg(feature = "kafka")]
+    pub letters: Vec<letter_sender::LetterSender>,
 }
 
 impl Running {
@@ -77,7 +83,17 @@ impl Running {
             keeper: None,
             #[cfg(feature = "kafka")]
             groups: Vec::new(),
+            #[cfg(feature = "kafka")]
+            letters: Vec::new(),
         })
+    }
+
+    /// Lets dead letters that were decided by now go to their topics, as far as that is soon done.
+    pub async fn finish_letters(&mut self) {
+        #[cfg(feature = "kafka")]
+        for sender in self.letters.drain(..) {
+            sender.finish().await;
+        }
     }
 }
 
@@ -161,6 +177,7 @@ pub async fn start(
     #[cfg(feature = "kafka")]
     if options.read_sources {
         running.groups = group::watch(config, &running)?;
+        running.letters = letter_sender::start(config, &running)?;
     }
     Ok(running)
 }

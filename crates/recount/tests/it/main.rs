@@ -20,6 +20,8 @@ mod init;
 mod json_reference;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_letters;
 mod languages;
 mod ledger_trouble;
 mod observe;

@@ -97,3 +97,37 @@ fn a_build_without_kafka_says_so_where_a_broker_is_named() {
         &["2 broker.main.kafka: this build of recount has no Kafka"],
     );
 }
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_topic_for_dead_letters_is_for_a_flow_that_reads_a_topic_and_does_not_come_back_to_it() {
+    let file = "source = { file = \"orders.ndjson\" }";
+    let letters = |keys: &str| format!("dead_letters = {{ {keys} }}");
+    let on_topic = |keys: &str, expected: &[&str]| {
+        let broker = "[broker.main]\nkafka = { servers = \"a:1\" }\n[ledger]";
+        let text = RIGHT.replacen("[ledger]", broker, 1);
+        let topic = "source = { broker = \"main\", topic = \"orders\", group = \"inventory\" }";
+        check_text(&text.replacen(file, &format!("{topic}\n{}", letters(keys)), 1), expected);
+    };
+    on_topic("topic = \"orders.DLT\"", &[]);
+    on_topic("topic = \"orders.DLT\", headers = \"connect\", broker = \"main\"", &[]);
+    let comes_back = "11 flow.reserve-stock.dead_letters.topic: dead letters would come back to the flow";
+    on_topic("topic = \"orders\"", &[comes_back]);
+    on_topic(
+        "topic = \"d\", headers = \"kafka\"",
+        &["11 flow.reserve-stock.dead_letters.headers: `headers` can't be"],
+    );
+    on_topic(
+        "topic = \"d\", broker = \"mian\"",
+        &["11 flow.reserve-stock.dead_letters.broker: there is no broker"],
+    );
+    on_topic(
+        "headers = \"spring\"",
+        &["11 flow.reserve-stock.dead_letters.topic: `[flow.NAME.dead_letters]` has no `topic`"],
+    );
+    check(
+        file,
+        &format!("{file}\n{}", letters("topic = \"d\"")),
+        &["9 flow.reserve-stock.dead_letters: `dead_letters` is for a flow that reads a topic"],
+    );
+}

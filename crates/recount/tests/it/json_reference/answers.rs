@@ -155,14 +155,22 @@ fn of_a_restored_database() -> Vec<Answer> {
 fn of_a_topic() -> Vec<Answer> {
     let Some(kafka) = recount_services::kafka() else { return Vec::new() };
     let topic = crate::kafka::topic::Topic::make(&kafka.servers(), "answers", 1);
-    let source = format!("source = {{ broker = \"main\", topic = \"{0}\", group = \"{0}\" }}\n", topic.name);
+    let source = format!(
+        "source = {{ broker = \"main\", topic = \"{0}\", group = \"{0}\" }}\ndead_letters = {{ topic = \"{0}.DLT\" }}\n",
+        topic.name
+    );
     let broker = format!("[broker.main]\nkafka = {{ servers = \"{}\" }}\n", kafka.servers());
     let world = World::new(&config(&source, &format!("{TAKE_FROM_STOCK}{broker}")));
     // No broker takes a record of two megabytes, unless it is told to.
     let large = order(&"9".repeat(2 << 20), "a", 1);
     fs::write(world.path("more.ndjson"), [orders(0..3, "a").join("\n"), large].join("\n")).unwrap();
     let publish = ["publish", "stock", "--file", "more.ndjson", "--json"];
-    vec![(super::fields::TO_A_TOPIC, world.recount(&publish).expect(1).json())]
+    let published = world.recount(&publish).expect(1).json();
+    let running = world.start(&["run"]);
+    eventually("what is there is decided", || world.decided() == 3);
+    let status = world.recount(&["status", "--json"]).json();
+    running.terminate();
+    vec![(super::fields::TO_A_TOPIC, published), ("recount status", status)]
 }
 
 #[cfg(feature = "kafka")]

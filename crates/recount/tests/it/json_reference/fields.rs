@@ -1,7 +1,7 @@
 //! What each field of each command's JSON means; `docs/json-reference.md` is written from this.
 
 use super::fields_of_demo::DEMO;
-use super::fields_of_group::GROUP;
+use super::fields_of_group::{GROUP, LETTER_TOPIC};
 
 /// One command's fields.
 pub struct Page {
@@ -655,7 +655,7 @@ pub fn pages() -> Vec<Page> {
         page(
             "recount status",
             "Whether each flow works, on one screen; `GET /v1/status` of a running instance answers the same.",
-            &[STATUS, GROUP],
+            &[STATUS, GROUP, LETTER_TOPIC],
         ),
         page("recount reproduce", "A folder that decides one event again.", &[REPRODUCE]),
         page("recount audit", "The books, counted again.", &[REPORT, FINDINGS, GROUP]),

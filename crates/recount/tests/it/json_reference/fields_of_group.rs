@@ -1,4 +1,4 @@
-//! What is told of an observed consumer's group.
+//! What is told only where there is a broker: of an observed consumer's group, and of a topic for dead letters.
 
 use super::fields::Field;
 
@@ -37,7 +37,23 @@ pub const GROUP: &[Field] = &[
     ("flows[].group.moves[].sentence", "The same for people."),
 ];
 
+/// Of `recount status`.
+pub const LETTER_TOPIC: &[Field] = &[
+    (
+        "flows[].dead_letter_topic",
+        "The topic that they are sent to (`dead_letters`); `null` where there is none.",
+    ),
+    ("flows[].dead_letter_topic.topic", "The topic and its broker."),
+    ("flows[].dead_letter_topic.sentence", "All of it, for people."),
+    ("flows[].dead_letter_topic.waiting", "On record, and not sent."),
+    ("flows[].dead_letter_topic.sent", "Acknowledged by the topic's cluster."),
+    ("flows[].dead_letter_topic.refused", "Refused by it for good; the ledger keeps them."),
+    ("flows[].dead_letter_topic.forgotten", "Forgotten by the ledger before they were sent."),
+    ("flows[].dead_letter_topic.trouble", "Why none could be sent of late; `null` where nothing is wrong."),
+    ("flows[].dead_letter_topic.trouble_since", "Since when."),
+];
+
 /// Whether a field occurs only where there is a broker.
 pub fn needs_broker(listed: &str) -> bool {
-    listed.starts_with("flows[].group.")
+    listed.starts_with("flows[].group.") || listed.starts_with("flows[].dead_letter_topic.")
 }
