@@ -194,7 +194,7 @@ fn server_properties(ports: [u16; 3], data: &Path, tls: &Certificates) -> String
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
          transaction.state.log.num.partitions=2\nshare.coordinator.state.topic.replication.factor=1\n\
-         share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n\
+         share.coordinator.state.topic.min.isr=1\ngroup.initial.rebalance.delay.ms=0\nlog.cleaner.backoff.ms=500\n\
          group.min.session.timeout.ms=1000\nbroker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n\
          auto.create.topics.enable=false\n",
         tls.both.display(),

@@ -11,6 +11,7 @@
 
 mod client;
 mod deal;
+mod gap_causes;
 mod group;
 mod group_notes;
 mod letter_headers;
@@ -21,6 +22,7 @@ mod native;
 #[allow(unsafe_code)]
 mod native_group;
 mod publisher;
+mod raw_batches;
 mod reader;
 mod settings;
 mod source;

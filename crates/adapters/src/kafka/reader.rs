@@ -1,5 +1,6 @@
 //! One partition, read from where our own record says.
 
+use super::gap_causes::{GapCauses, UNEXPLAINED};
 use super::native::{Fetched, Record};
 use super::source::{Begin, Slot, Topic, blocking};
 use crate::settled::SettledPrefix;
@@ -19,9 +20,8 @@ use tokio::time::Instant;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// A cluster that can't be reached is told again after so long.
 const AWAY_AGAIN: Duration = Duration::from_secs(30);
-/// What librdkafka can't tell apart.
-const NO_EVENT_CAUSE: &str =
-    "carries no event: a transaction's marker, aborted, or compacted away (the client can't tell which)";
+/// Why positions carry no event is waited for so long.
+const EXPLAINED_WITHIN: Duration = Duration::from_millis(1500);
 
 /// An open partition.
 pub(super) struct KafkaReader {
@@ -37,6 +37,7 @@ pub(super) struct KafkaReader {
     ready: Ready,
     settled: SettledPrefix,
     away_told: Option<Instant>,
+    causes: GapCauses,
 }
 
 #[derive(Default)]
@@ -54,10 +55,8 @@ impl Ready {
 
     fn note_gap(&mut self, from: u64, to: u64) {
         match self.gaps.last_mut() {
-            Some(last) if last.to == from && last.cause == NO_EVENT_CAUSE => last.to = to,
-            _ => {
-                self.gaps.push(Gap { from, to, kind: GapKind::NotAnEvent, cause: NO_EVENT_CAUSE.to_owned() })
-            }
+            Some(last) if last.to == from && last.cause == UNEXPLAINED => last.to = to,
+            _ => self.gaps.push(Gap { from, to, kind: GapKind::NotAnEvent, cause: UNEXPLAINED.to_owned() }),
         }
     }
 }
@@ -67,6 +66,7 @@ impl KafkaReader {
         let Begin { slot, generation, gap, next_offset } = begin;
         let from = gap.as_ref().map_or(next_offset, |gap| gap.from);
         Self {
+            causes: GapCauses::new(&topic.settings.broker, &topic.settings.topic, partition),
             topic,
             partition,
             slot,
@@ -124,10 +124,28 @@ impl KafkaReader {
         self.away_told = None;
         let Ready { deliveries, gaps, error, .. } = std::mem::take(&mut self.ready);
         self.ready.error = error;
+        let gaps = self.explained(gaps).await;
         for gap in &gaps {
             self.settled.add(gap.from, gap.to);
         }
         Ok(Polled { deliveries, gaps, next_offset: self.next_offset, drained: false })
+    }
+
+    /// The gaps with what their raw batches say, where that can be asked soon.
+    async fn explained(&mut self, gaps: Vec<Gap>) -> Vec<Gap> {
+        if !self.causes.may_ask(&gaps) {
+            return gaps;
+        }
+        let (question, asked) = (self.causes.question(), gaps.clone());
+        let consumer = Arc::clone(&self.topic.served.consumer);
+        let answer = blocking(move || question.ask(&consumer, &asked));
+        match tokio::time::timeout(EXPLAINED_WITHIN, answer).await {
+            Ok(Ok(Some(explained))) => explained,
+            _ => {
+                self.causes.leave_alone();
+                gaps
+            }
+        }
     }
 
     /// What librdkafka said of this partition.

@@ -286,7 +286,7 @@ fn topic_happens(begins: bool, is_shared: bool, rows: &mut Vec<Happens>) {
     );
     add(
         "an aborted transaction, a marker, a compacted record",
-        "not-an-event; which of the three the client can't tell",
+        "not-an-event; which of the three its raw batches say, over TLS or SASL it stays an unexplained gap",
     );
     add("a tombstone (a record without a value)", "an empty payload: with JSON a dead letter, decode_failed");
     if is_shared {

@@ -21,6 +21,8 @@ mod json_reference;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "kafka")]
+mod kafka_gaps;
+#[cfg(feature = "kafka")]
 mod kafka_letters;
 mod languages;
 mod ledger_trouble;
