@@ -73,8 +73,8 @@ pub async fn fill(
         if let Some(paced) = nth.checked_sub(warm).filter(|_| rate > 0) {
             let due = Duration::from_secs_f64(paced as f64 / rate as f64);
             // A moment's events together: a sleep for each would be longer than it says.
-            if due > begun.elapsed() {
-                std::thread::sleep((due - begun.elapsed()).max(Duration::from_millis(1)));
+            if let Some(early) = due.checked_sub(begun.elapsed()).filter(|early| !early.is_zero()) {
+                std::thread::sleep(early.max(Duration::from_millis(1)));
             }
         }
         send(&producer, topic, &line?)?;
