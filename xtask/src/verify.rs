@@ -19,7 +19,8 @@ pub fn all(recount: &Recount, orders: &Orders) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-fn shortened(mut faults: Vec<String>) -> Vec<String> {
+/// The first of them, and how many more there are.
+pub fn shortened(mut faults: Vec<String>) -> Vec<String> {
     if faults.len() > TOLD_MAX {
         let left_out = faults.len() - TOLD_MAX;
         faults.truncate(TOLD_MAX);
@@ -143,4 +144,14 @@ pub fn metrics(text: &str, orders: &Orders) -> Vec<String> {
             format!("metrics count {found} {verdict} {reason}, must be {}", orders.account.count(fate))
         })
         .collect()
+}
+
+/// So many numbers with what is wrong of them, the first of them named; none where there is none.
+pub fn told(what: &str, numbers: &[u64]) -> Option<String> {
+    if numbers.is_empty() {
+        return None;
+    }
+    let first: Vec<String> = numbers.iter().take(TOLD_MAX).map(u64::to_string).collect();
+    let more = if numbers.len() > TOLD_MAX { ", …" } else { "" };
+    Some(format!("{} events {what}: {}{more}", numbers.len(), first.join(", ")))
 }

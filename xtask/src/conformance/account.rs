@@ -2,11 +2,9 @@
 //! Recount's own word, which must equal it.
 
 use super::event::Event;
+use crate::verify::{shortened, told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-/// At most so many numbers are told of one kind.
-const TOLD_MAX: usize = 8;
 
 /// What must have come of the events of one property.
 #[derive(Debug, Default)]
@@ -118,7 +116,7 @@ pub fn decisions(expected: &Expected, export: &[Value]) -> Vec<String> {
             _ => faults.push(format!("a decision that nobody asked for: {decision}")),
         }
     }
-    faults.truncate(TOLD_MAX);
+    let mut faults = shortened(faults);
     applied.sort_unstable();
     let mut must = expected.applied.clone();
     must.sort_unstable();
@@ -139,15 +137,6 @@ pub fn decisions(expected: &Expected, export: &[Value]) -> Vec<String> {
         faults.push(format!("dead letters are {dead:?}, must be {must:?}"));
     }
     faults
-}
-
-fn told(what: &str, numbers: &[u64]) -> Option<String> {
-    if numbers.is_empty() {
-        return None;
-    }
-    let first: Vec<String> = numbers.iter().take(TOLD_MAX).map(u64::to_string).collect();
-    let more = if numbers.len() > TOLD_MAX { ", …" } else { "" };
-    Some(format!("{} events {what}: {}{more}", numbers.len(), first.join(", ")))
 }
 
 #[cfg(test)]

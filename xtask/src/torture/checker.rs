@@ -3,11 +3,9 @@
 //! After Jepsen's checker of the same name: every event that was acknowledged to the producer comes out exactly
 //! once, and nothing comes out that was not put in.
 
+use crate::verify::told;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// At most so many numbers are told of one kind.
-const TOLD_MAX: usize = 10;
 
 /// What must become of an event, by its number alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,15 +146,6 @@ impl Verdicts {
         let foreign = (self.foreign > 0).then(|| format!("{} decisions of no event of ours", self.foreign));
         kinds.iter().filter_map(|(what, numbers)| told(what, numbers)).chain(foreign).collect()
     }
-}
-
-fn told(what: &str, numbers: &[u64]) -> Option<String> {
-    if numbers.is_empty() {
-        return None;
-    }
-    let first: Vec<String> = numbers.iter().take(TOLD_MAX).map(u64::to_string).collect();
-    let more = if numbers.len() > TOLD_MAX { ", …" } else { "" };
-    Some(format!("{} events {what}: {}{more}", numbers.len(), first.join(", ")))
 }
 
 #[cfg(test)]

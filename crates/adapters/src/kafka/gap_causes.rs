@@ -46,11 +46,11 @@ pub(super) struct GapCauses {
 
 impl GapCauses {
     pub fn new(broker: &KafkaBroker, topic: &str, partition: i32) -> Self {
-        let protocol = broker.properties.iter().find(|(name, _)| name == "security.protocol");
+        let protocol = broker.property("security.protocol");
         Self {
             topic: topic.to_owned(),
             partition,
-            is_plain: protocol.is_none_or(|(_, protocol)| protocol.eq_ignore_ascii_case("plaintext")),
+            is_plain: protocol.is_none_or(|protocol| protocol.eq_ignore_ascii_case("plaintext")),
             silent_until: None,
             questions: QUESTIONS_MAX,
             since: Instant::now(),

@@ -76,7 +76,8 @@ impl KafkaBroker {
         Self { servers: servers.into(), properties: Vec::new() }
     }
 
-    fn property(&self, name: &str) -> Option<&str> {
+    /// What a property of the client is set to.
+    pub(super) fn property(&self, name: &str) -> Option<&str> {
         self.properties.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 

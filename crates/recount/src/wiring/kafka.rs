@@ -40,10 +40,15 @@ pub(super) fn source(
     Ok(Arc::new(source.map_err(|error| Failure::usage(format!("broker {name}: {error}")))?))
 }
 
+/// Whether other processes may have a part of the flow's topic.
+fn is_shared(config: &Config, flow: &FlowConfig) -> bool {
+    config.ledger.database.is_some() && flow.mode == FlowMode::Run
+}
+
 /// Who this process is in the flow's group, where it shares the topic with others.
 pub(super) fn membership(config: &Config, flow: &FlowConfig) -> Result<Option<Membership>, Failure> {
     let SourceConfig::Kafka { group: Some(_), member, .. } = &flow.source else { return Ok(None) };
-    if config.ledger.database.is_none() || flow.mode != FlowMode::Run {
+    if !is_shared(config, flow) {
         return Ok(None);
     }
     let name = &flow.spec.flow;
@@ -86,7 +91,7 @@ pub(crate) fn sharing(config: &Config, flow: &FlowConfig) -> Option<String> {
     let SourceConfig::Kafka { group: Some(group), broker: name, member, .. } = &flow.source else {
         return None;
     };
-    if config.ledger.database.is_none() || flow.mode != FlowMode::Run {
+    if !is_shared(config, flow) {
         return None;
     }
     let member = match member {

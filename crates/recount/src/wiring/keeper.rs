@@ -2,6 +2,7 @@
 //! whenever somebody in this process wants to read it.
 
 use recount_engine::Book;
+use recount_ledger::LedgerError;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +14,8 @@ const EVERY: Duration = Duration::from_millis(500);
 /// So long somebody who reads waits for it.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// Whoever waits, to be told when a round is done that began after they asked.
-type Asked = Sender<()>;
+/// Whoever waits, to be told how a round went that began after they asked: why it failed, where it did.
+type Asked = Sender<Result<(), String>>;
 
 /// The keepers of this process, by folder.
 static KEEPERS: Mutex<Vec<(PathBuf, Sender<Asked>)>> = Mutex::new(Vec::new());
@@ -52,16 +53,21 @@ impl Keeper {
     }
 }
 
-/// Has this process's keeper of a folder take in what is in the log now; `false` where it has none.
-pub(super) fn ask(folder: &Path) -> bool {
-    let keeper = keepers().iter().find(|(kept, _)| kept == folder).map(|(_, keeper)| keeper.clone());
-    let Some(keeper) = keeper else { return false };
+/// Has this process's keeper of a folder take in what is in the log now; none where it has none, or one that ends.
+///
+/// # Errors
+/// `Away` where it could not, so that what the replica has may be old.
+pub(super) fn ask(folder: &Path) -> Option<Result<(), LedgerError>> {
+    let keeper = keepers().iter().find(|(kept, _)| kept == folder).map(|(_, keeper)| keeper.clone())?;
     let (done, told) = channel();
-    // One that is about to end, or a server that is away: what the replica has is read, as the log says.
-    if keeper.send(done).is_ok() {
-        let _ = told.recv_timeout(ANSWER_MAX);
+    keeper.send(done).ok()?;
+    match told.recv_timeout(ANSWER_MAX) {
+        Ok(answer) => Some(answer.map_err(LedgerError::Away)),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => {
+            Some(Err(LedgerError::Away(format!("no answer in {} s", ANSWER_MAX.as_secs()))))
+        }
     }
-    true
 }
 
 fn keep(runtime: &tokio::runtime::Handle, book: &Book, asked: &Receiver<Asked>) {
@@ -73,16 +79,18 @@ fn keep(runtime: &tokio::runtime::Handle, book: &Book, asked: &Receiver<Asked>) 
             Err(RecvTimeoutError::Disconnected) => return,
         };
         waiting.extend(asked.try_iter());
-        match runtime.block_on(book.with(|store| store.catch_up())) {
+        let caught_up =
+            runtime.block_on(book.with(|store| store.catch_up())).map_err(|error| error.to_string());
+        match &caught_up {
             Ok(()) => is_told = false,
-            Err(error) if !std::mem::replace(&mut is_told, true) => {
-                tracing::warn!(target: "recount::ledger", "what other processes decide is not seen for now: {error}");
+            Err(why) if !std::mem::replace(&mut is_told, true) => {
+                tracing::warn!(target: "recount::ledger", "what other processes decide is not seen for now: {why}");
             }
             Err(_) => {}
         }
-        // Who no longer waits has gone on without.
         for done in waiting {
-            let _ = done.send(());
+            // Who no longer waits has gone on without.
+            drop(done.send(caught_up.clone()));
         }
     }
 }

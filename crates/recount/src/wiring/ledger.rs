@@ -149,21 +149,9 @@ fn refuse_replica(config: &LedgerConfig) -> Result<(), Failure> {
 
 /// Brings the replica up to what the log holds now, or sees to it that whoever has it does.
 fn refresh(config: &LedgerConfig, shared: &LedgerDatabase) -> Result<(), Failure> {
-    if keeper::ask(&config.path) {
-        return Ok(());
-    }
-    let settings = PostgresLedgerSettings {
-        begin: false,
-        patience_ms: 0,
-        replica: settings(config),
-        ..shared_settings(config, shared)?
-    };
-    let refreshed = match is_held(&config.path) {
-        true => wait_for_holder(config, &settings),
-        false => match PostgresLedger::open(settings.clone()) {
-            Err(LedgerError::Locked { .. }) => wait_for_holder(config, &settings),
-            opened => opened.map(drop),
-        },
+    let refreshed = match keeper::ask(&config.path) {
+        Some(kept) => kept,
+        None => refresh_from_outside(config, shared)?,
     };
     match refreshed {
         Ok(()) => {
@@ -179,6 +167,26 @@ fn refresh(config: &LedgerConfig, shared: &LedgerDatabase) -> Result<(), Failure
         },
         Err(error) => Err(shared_failure(error)),
     }
+}
+
+/// No keeper of this process has the folder.
+fn refresh_from_outside(
+    config: &LedgerConfig,
+    shared: &LedgerDatabase,
+) -> Result<Result<(), LedgerError>, Failure> {
+    let settings = PostgresLedgerSettings {
+        begin: false,
+        patience_ms: 0,
+        replica: settings(config),
+        ..shared_settings(config, shared)?
+    };
+    Ok(match is_held(&config.path) {
+        true => wait_for_holder(config, &settings),
+        false => match PostgresLedger::open(settings.clone()) {
+            Err(LedgerError::Locked { .. }) => wait_for_holder(config, &settings),
+            opened => opened.map(drop),
+        },
+    })
 }
 
 /// Another process has the folder, and takes in by itself what is in the log: waits until it has what is there now.

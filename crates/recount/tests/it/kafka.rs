@@ -5,7 +5,9 @@
 pub mod topic;
 
 use crate::harness::{TAKE_FROM_STOCK, Told, World, config, eventually, order, orders, statement};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use recount_services::{Kafka, Postgres};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -178,15 +180,7 @@ fn a_flow_whose_cluster_is_away_ends_soon_after_it_is_asked_to() {
 fn aborted_transactions_and_markers_are_not_events_and_the_books_balance_over_a_restart() {
     let Some(shop) = Shop::open("") else { return };
     let producer = shop.topic.producer(Some(&shop.topic.name));
-    let transaction = |lines: &[String], commits: bool| {
-        producer.begin_transaction().unwrap();
-        lines.iter().for_each(|line| shop.topic.send(&producer, 0, line));
-        producer.flush(Duration::from_secs(30)).unwrap();
-        match commits {
-            true => producer.commit_transaction(Duration::from_secs(30)).unwrap(),
-            false => producer.abort_transaction(Duration::from_secs(30)).unwrap(),
-        }
-    };
+    let transaction = |lines: &[String], commits| shop.topic.transaction(&producer, lines, commits);
     transaction(&orders(0..5, "a"), true);
     transaction(&orders(5..12, "a"), false);
     shop.run_until(5).expect(0);
@@ -203,6 +197,17 @@ fn aborted_transactions_and_markers_are_not_events_and_the_books_balance_over_a_
     assert_eq!(statement(&report, "E1")["status"], "balanced", "{report:#}");
     assert_eq!(report["flows"][0]["books"]["published"], 22, "{report:#}");
     assert_eq!(report["flows"][0]["books"]["applied"], 8, "{report:#}");
+}
+
+/// Reads the first partition of a topic from its beginning, and is told where it ends.
+pub fn whole(topic: &Topic) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &topic.servers).set("group.id", "reads");
+    let consumer: BaseConsumer = config.set("enable.partition.eof", "true").create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic.name, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    consumer
 }
 
 /// The orders of the example, six partitions, PostgreSQL.

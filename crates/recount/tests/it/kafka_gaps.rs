@@ -2,10 +2,9 @@
 
 use crate::harness::{TAKE_FROM_STOCK, World, config, eventually, order, orders, statement};
 use crate::kafka::topic::{Topic, unique};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use crate::kafka::whole;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, Producer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -50,15 +49,7 @@ impl Shop {
 
 /// How many records the first partition has, whatever its offsets say.
 fn kept_in(topic: &Topic) -> usize {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &topic.servers)
-        .set("group.id", "counts")
-        .set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&topic.name, 0, Offset::Beginning).unwrap();
-    consumer.assign(&list).unwrap();
+    let consumer = whole(topic);
     let mut kept = 0;
     loop {
         match consumer.poll(Duration::from_secs(30)).expect("an answer in time") {
@@ -77,15 +68,7 @@ fn counts(expected: &[(&str, i64)]) -> BTreeMap<String, i64> {
 fn markers_and_aborted_records_are_told_apart_by_their_raw_batches() {
     let Some(shop) = Shop::open(&[]) else { return };
     let producer = shop.topic.producer(Some(&shop.topic.name));
-    let transaction = |lines: &[String], commits: bool| {
-        producer.begin_transaction().unwrap();
-        lines.iter().for_each(|line| shop.topic.send(&producer, 0, line));
-        producer.flush(Duration::from_secs(30)).unwrap();
-        match commits {
-            true => producer.commit_transaction(Duration::from_secs(30)).unwrap(),
-            false => producer.abort_transaction(Duration::from_secs(30)).unwrap(),
-        }
-    };
+    let transaction = |lines: &[String], commits| shop.topic.transaction(&producer, lines, commits);
     transaction(&orders(0..2, "a"), true);
     transaction(&orders(2..5, "a"), false);
     shop.topic.publish(0, &[&order("5", "a", 1)]);

@@ -2,9 +2,8 @@
 
 use crate::harness::{TAKE_FROM_STOCK, World, config, eventually, order};
 use crate::kafka::topic::{Topic, unique};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use crate::kafka::whole;
 use rdkafka::message::{Headers, Message};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -71,15 +70,7 @@ impl Shop {
 
 /// Everything that the first partition of a topic holds.
 fn standing_in(topic: &Topic) -> Vec<Stands> {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &topic.servers)
-        .set("group.id", "reads")
-        .set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&topic.name, 0, Offset::Beginning).unwrap();
-    consumer.assign(&list).unwrap();
+    let consumer = whole(topic);
     let (mut found, until) = (Vec::new(), Instant::now() + Duration::from_secs(30));
     while Instant::now() < until {
         match consumer.poll(Duration::from_millis(100)) {

@@ -95,13 +95,7 @@ async fn aborted_records_and_markers_are_positions_without_an_event_also_at_the_
     let Some((servers, _stays)) = servers().await else { return };
     let topic = Topic::make(&servers, "aborted", 1);
     let producer = topic.producer(Some(&topic.name));
-    let transaction = |payloads: &[&str], commit: bool| {
-        producer.begin_transaction().unwrap();
-        payloads.iter().for_each(|payload| topic.send(&producer, 0, payload));
-        producer.flush(Duration::from_secs(30)).unwrap();
-        let wait = Duration::from_secs(30);
-        if commit { producer.commit_transaction(wait) } else { producer.abort_transaction(wait) }.unwrap();
-    };
+    let transaction = |payloads: &[&str], commits| topic.transaction(&producer, payloads, commits);
     transaction(&["a", "b"], true); // 0, 1, marker 2
     transaction(&["never"], false); // 3, marker 4
     transaction(&["c"], true); // 5, marker 6

@@ -93,6 +93,17 @@ impl Topic {
         send(producer, record);
     }
 
+    /// One transaction in the first partition, which is committed or aborted.
+    pub fn transaction(&self, producer: &BaseProducer, payloads: &[impl AsRef<str>], commits: bool) {
+        producer.begin_transaction().unwrap();
+        payloads.iter().for_each(|payload| self.send(producer, 0, payload.as_ref()));
+        producer.flush(WAIT).unwrap();
+        match commits {
+            true => producer.commit_transaction(WAIT).unwrap(),
+            false => producer.abort_transaction(WAIT).unwrap(),
+        }
+    }
+
     /// One record with everything that a record can have.
     pub fn publish_whole(&self, payload: Option<&[u8]>, key: Option<&[u8]>, headers: &[(&str, &[u8])]) {
         let producer = self.producer(None);
